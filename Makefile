@@ -1,0 +1,50 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+VENV := .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test test-browser lint types format benchmark clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("FedMAC needs Python 3.11 or later; set PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing FedMAC into $(VENV) (about two minutes the first time) ..."
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing FedMAC with its test tools into $(VENV) ..."
+	$(INSTALL) --editable '.[test]'
+	@touch $(VENV)/.installed $@
+
+demo: $(VENV)/.installed ## train over the air and open the comparison: runs scenarios/quickstart.toml
+	$(BIN)/fedmac run scenarios/quickstart.toml --out runs/quickstart --overwrite
+
+test: $(VENV)/.installed-test lint types ## ruff, mypy --strict and pytest
+	$(BIN)/python -m pytest -m "not browser"
+
+lint: $(VENV)/.installed-test ## ruff check and format check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test ## mypy --strict on channel, clients, strategies, fedmac
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-browser: $(VENV)/.installed-test ## open the report in headless Chromium (Debian: apt-get install chromium)
+	$(BIN)/python -m pytest -m browser
+
+benchmark: $(VENV)/.installed-test ## time the engines against each other and against pfl-research
+	$(BIN)/python benchmarks/engines.py
+
+clean: ## remove the environment and every run
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache *.egg-info

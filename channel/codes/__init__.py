@@ -1,0 +1,15 @@
+"""Analog codes: what a device sends for its update, and how the receiver turns the sum into a mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from channel.codes.code import Code, Decoder
+from channel.codes.random_linear_code import RandomLinearCode
+from channel.codes.random_mask import RandomMask
+from channel.codes.uncoded import Uncoded
+
+CODES: dict[str, Callable[..., Code]] = {code.name: code for code in (Uncoded, RandomLinearCode, RandomMask)}
+"""Codes by the name they go by in a scenario."""
+
+__all__ = ["CODES", "Code", "Decoder", "RandomLinearCode", "RandomMask", "Uncoded"]

@@ -1,0 +1,167 @@
+"""Small-scale fading: unit-power complex coefficients of every device of a scenario, block by block."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from channel.propagation import SPEED_OF_LIGHT
+from channel.randomness import generator
+
+Complex = NDArray[np.complex128]
+
+
+class Fading(ABC):
+    """A process of complex coefficients g with E|g|^2 = 1, constant over one exchange (block fading)."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def coefficients(self, round: int, devices: int, seed: int) -> Complex:
+        """Coefficients of all devices of the scenario in one block.
+
+        Parameters
+        ----------
+        round : int
+            Number of the block (exchange), >= 0.
+        devices : int
+            N, all devices of the scenario. They are drawn together and indexed afterwards, so that a device's
+            channel does not depend on who else takes part.
+        seed : int
+            The run's seed.
+
+        Returns
+        -------
+        ndarray of complex128, shape (N,)
+        """
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+        return f"{type(self).__name__}({fields})"
+
+
+class AWGN(Fading):
+    """No fading: every coefficient is 1, the noise is all there is."""
+
+    name = "none"
+
+    def coefficients(self, round: int, devices: int, seed: int) -> Complex:
+        """Ones, shape (N,)."""
+        return np.ones(devices, dtype=np.complex128)
+
+
+class Rayleigh(Fading):
+    """g ~ CN(0, 1), independent over devices and blocks: no line of sight."""
+
+    name = "rayleigh"
+
+    def coefficients(self, round: int, devices: int, seed: int) -> Complex:
+        """Independent draws, shape (N,)."""
+        return _complex_normal(generator(seed, "fading/rayleigh", round), devices)
+
+
+class Rician(Fading):
+    r"""A line of sight K times the scattered power, :math:`g = (\sqrt K e^{j\theta} + CN(0, 1))/\sqrt{K+1}`.
+
+    Parameters
+    ----------
+    k_factor_db : float
+        K in dB; the phase theta is uniform and independent over devices and blocks.
+    """
+
+    name = "rician"
+
+    def __init__(self, k_factor_db: float = 6.0) -> None:
+        if not math.isfinite(k_factor_db):
+            raise ValueError(f"k_factor_db is {k_factor_db!r}; accepted: a finite number of dB")
+        self.k_factor_db = k_factor_db
+
+    def coefficients(self, round: int, devices: int, seed: int) -> Complex:
+        """Independent draws, shape (N,)."""
+        rng = generator(seed, "fading/rician", round)
+        k = 10.0 ** (self.k_factor_db / 10.0)
+        scattered = _complex_normal(rng, devices)
+        sight = np.exp(2j * math.pi * rng.random(devices))
+        mixed: Complex = math.sqrt(k / (k + 1.0)) * sight + math.sqrt(1.0 / (k + 1.0)) * scattered
+        return mixed
+
+
+class GaussMarkov(Fading):
+    r"""Rayleigh fading with memory, :math:`g_{t+1} = \rho g_t + \sqrt{1-\rho^2}\,CN(0, 1)`.
+
+    Autocorrelation over l blocks is :math:`\rho^l`. The innovation of each block has its own name, and the
+    latest state is kept: consecutive blocks cost O(N), and a block's value is the same whatever was asked
+    for before (going back starts again from block 0).
+
+    Parameters
+    ----------
+    correlation : float
+        rho in [0, 1].
+    """
+
+    name = "gauss-markov"
+
+    def __init__(self, correlation: float = 0.9) -> None:
+        if not 0.0 <= correlation <= 1.0:
+            raise ValueError(f"correlation is {correlation!r}; accepted: 0 <= correlation <= 1")
+        self.correlation = correlation
+        self._latest: tuple[tuple[int, int], int, Complex] | None = None
+
+    @classmethod
+    def from_doppler(cls, speed_mps: float, carrier_hz: float, interval_s: float) -> GaussMarkov:
+        r"""Correlation after Jakes, :math:`\rho = J_0(2\pi f_D T)` with :math:`f_D = v f_c/c`.
+
+        Parameters
+        ----------
+        speed_mps : float
+            Speed of the devices, m/s.
+        carrier_hz : float
+            Carrier frequency, Hz.
+        interval_s : float
+            Time T between blocks, s.
+
+        Raises
+        ------
+        ValueError
+            rho < 0: blocks are so far apart that J0 swings; an AR(1) process has no such correlation, take
+            ``Rayleigh()``.
+        """
+        from scipy.special import j0
+
+        rho = float(j0(2.0 * math.pi * speed_mps * carrier_hz / SPEED_OF_LIGHT * interval_s))
+        if not rho >= 0.0:
+            raise ValueError(
+                f"speed_mps={speed_mps}, carrier_hz={carrier_hz}, interval_s={interval_s} give the "
+                f"correlation {rho:.3f}; accepted: >= 0. Blocks this far apart are as good as independent: use Rayleigh()"
+            )
+        return cls(rho)
+
+    def coefficients(self, round: int, devices: int, seed: int) -> Complex:
+        """State of the process at this block, shape (N,)."""
+        process = (seed, devices)
+        if self._latest is not None and self._latest[0] == process and self._latest[1] <= round:
+            _, block, state = self._latest
+        else:
+            block, state = 0, self._innovation(0, devices, seed)
+        rho, fresh = self.correlation, math.sqrt(1.0 - self.correlation**2)
+        while block < round:
+            block += 1
+            state = rho * state + fresh * self._innovation(block, devices, seed)
+        self._latest = (process, block, state)
+        return state.copy()
+
+    def _innovation(self, block: int, devices: int, seed: int) -> Complex:
+        return _complex_normal(generator(seed, "fading/gauss-markov", block), devices)
+
+
+def _complex_normal(rng: np.random.Generator, size: int) -> Complex:
+    drawn: Complex = rng.normal(0.0, math.sqrt(0.5), size) + 1j * rng.normal(0.0, math.sqrt(0.5), size)
+    return drawn
+
+
+FADINGS: dict[str, type[Fading]] = {fading.name: fading for fading in (AWGN, Rayleigh, Rician, GaussMarkov)}
+"""Fading processes by the name they go by in a scenario."""

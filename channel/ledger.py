@@ -1,0 +1,156 @@
+"""What the exchanges cost: channel uses, bits, joules and seconds, per device and in all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Real = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one exchange cost.
+
+    Attributes
+    ----------
+    uses : int
+        Real channel uses; two ride on a complex use.
+    energy : ndarray, shape (K,)
+        Per device that took part, J (or units of noise energy in normalised units).
+    air_time : float
+        s.
+    bits : int
+        Bits on the control channel or a digital link.
+    """
+
+    uses: int
+    energy: Real
+    air_time: float
+    bits: int = 0
+
+    def __post_init__(self) -> None:
+        energy = np.asarray(self.energy, dtype=np.float64)
+        if energy.ndim != 1 or not (np.isfinite(energy).all() and (energy >= 0).all()):
+            raise ValueError(f"energy is {self.energy!r}; accepted: finite numbers >= 0 of shape (K,)")
+        for name in ("uses", "bits", "air_time"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: a finite number >= 0")
+        object.__setattr__(self, "energy", energy)
+
+    @property
+    def complex_uses(self) -> int:
+        """Complex uses on the grid, ceil(uses / 2)."""
+        return (self.uses + 1) // 2
+
+
+class Ledger:
+    """Running totals of a run.
+
+    Parameters
+    ----------
+    devices : int
+        N, all devices of the scenario; :meth:`resize` where more turn up.
+
+    Attributes
+    ----------
+    uses, complex_uses, bits : int
+        Channel uses (real; complex) and bits so far.
+    air_time : float
+        s.
+    energy : ndarray, shape (N,)
+        Per device, in the unit of the costs charged.
+    exchanges : list of (round, Cost)
+        Every entry, in the order charged.
+    """
+
+    def __init__(self, devices: int) -> None:
+        if devices < 0:
+            raise ValueError(f"devices is {devices!r}; accepted: an integer >= 0")
+        self.uses = 0
+        self.complex_uses = 0
+        self.bits = 0
+        self.air_time = 0.0
+        self.energy: Real = np.zeros(devices)
+        self.exchanges: list[tuple[int, Cost]] = []
+
+    def resize(self, devices: int) -> None:
+        """Make room for ``devices`` in all; those there keep their energy.
+
+        Raises
+        ------
+        ValueError
+            Fewer than there are: what was spent is not forgotten.
+        """
+        if devices < len(self.energy):
+            raise ValueError(f"devices is {devices!r}; accepted: at least the {len(self.energy)} there are")
+        self.energy = np.concatenate([self.energy, np.zeros(devices - len(self.energy))])
+
+    def grow(self, devices: int) -> None:
+        """Make room for devices that joined the scenario; what the others have spent stays."""
+        missing = devices - len(self.energy)
+        if missing > 0:
+            self.energy = np.concatenate([self.energy, np.zeros(missing)])
+
+    def charge(self, round: int, devices: ArrayLike, cost: Cost) -> None:
+        """Enter one exchange.
+
+        Parameters
+        ----------
+        round : int
+            The round it belongs to; a round may have several exchanges.
+        devices : array of int, shape (K,)
+            Ids of the devices the entries of ``cost.energy`` belong to, each at most once.
+        cost : Cost
+            What it cost.
+
+        Raises
+        ------
+        ValueError
+            Ids that repeat, are outside the scenario, or do not match the energies.
+        """
+        ids = np.asarray(devices, dtype=np.int64)
+        known = ((ids >= 0) & (ids < len(self.energy))).all() and len(np.unique(ids)) == ids.size
+        if ids.shape != cost.energy.shape or not known:
+            raise ValueError(
+                f"devices is {devices!r} for energies of shape {cost.energy.shape}; accepted: "
+                f"as many different ids from 0 to {len(self.energy) - 1}"
+            )
+        self.uses += cost.uses
+        self.complex_uses += cost.complex_uses
+        self.bits += cost.bits
+        self.air_time += cost.air_time
+        self.energy[ids] += cost.energy
+        self.exchanges.append((round, cost))
+
+    @property
+    def energy_mean(self) -> float:
+        """Mean over the devices of the scenario."""
+        return float(self.energy.mean()) if self.energy.size else 0.0
+
+    @property
+    def energy_max(self) -> float:
+        """The device that spent most."""
+        return float(self.energy.max(initial=0.0))
+
+    def totals(self) -> dict[str, int | float]:
+        """The totals by the names a run's record gives them."""
+        return {
+            "channel_uses": self.uses,
+            "complex_channel_uses": self.complex_uses,
+            "control_bits": self.bits,
+            "air_time_s": self.air_time,
+            "energy_j_per_device_mean": self.energy_mean,
+            "energy_j_per_device_max": self.energy_max,
+        }
+
+    def totals(self) -> dict[str, float | int]:
+        """The running totals by the names they have in a run's record."""
+        return {
+            "channel_uses": self.uses,
+            "energy_j_per_device_mean": self.energy_mean,
+            "energy_j_per_device_max": self.energy_max,
+            "air_time_s": self.air_time,
+        }

@@ -1,0 +1,62 @@
+"""The transmit order: all a device must know to turn its update into channel symbols."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from channel.codes import CODES, Code
+
+ORDER_KEY = "fedmac.order"
+"""Name of the record in a training message that carries the order."""
+
+TRANSMISSION_KEY = "fedmac.transmission"
+"""Name of the record in a reply that carries what the device reports beside its symbols."""
+
+SYMBOLS_KEY = "fedmac.symbols"
+"""Name of the array record in a reply that carries the symbols, one array of the same name."""
+
+DEVICE_QUERY = "query.fedmac_device"
+"""Message type by which the server asks a node which device (data partition) it is."""
+
+
+@dataclass(frozen=True)
+class TransmitOrder:
+    """Code, its parameters and the shared seed of one exchange.
+
+    Parameters
+    ----------
+    code : str
+        Name of the code, a key of :data:`channel.codes.CODES`.
+    parameters : mapping
+        Keyword arguments of the code.
+    seed : int
+        Seed of this exchange's code, shared by every device and the server.
+    """
+
+    code: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def build_code(self) -> Code:
+        """The code this order names.
+
+        Raises
+        ------
+        ValueError
+            If the code is unknown or refuses its parameters.
+        """
+        if self.code not in CODES:
+            raise ValueError(f"transmit order: unknown code {self.code!r}; known codes: {', '.join(CODES)}")
+        return CODES[self.code](**self.parameters)
+
+    def to_config(self) -> dict[str, str | int]:
+        """The order as scalars, for a Flower ``ConfigRecord``."""
+        return {"code": self.code, "parameters": json.dumps(dict(self.parameters)), "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TransmitOrder:
+        """Read an order written by :meth:`to_config`."""
+        return cls(str(config["code"]), json.loads(str(config["parameters"])), int(config["seed"]))

@@ -1,0 +1,129 @@
+"""The device's Flower app: trains and evaluates when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+from clients.data import FederatedData
+from channel.layout import Layout
+from clients.training import Trainer, Training
+from clients.transmit import transmit
+
+
+@dataclass
+class Workplace:
+    """What a device has at hand: a model to train, its data, and how it trains.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Model and compute device, shared by all devices of a process.
+    data : FederatedData
+        The data of all devices; each uses its own part only.
+    training : Training
+        Steps of a round.
+    seed : int
+        Seed of the run.
+    """
+
+    trainer: Trainer
+    data: FederatedData
+    training: Training
+    seed: int
+
+    def train(self, received: Tensor, device: int, config: Mapping[str, Any]) -> tuple[Tensor, int, float]:
+        """Train `device` from the received flat state.
+
+        Parameters
+        ----------
+        received : Tensor of shape (d,)
+            Received model.
+        device : int
+            Number of the device, its part of the data.
+        config : mapping
+            The server's configuration: ``server-round``, and ``proximal-mu`` from FedProx.
+
+        Returns
+        -------
+        state : Tensor of shape (d,)
+            Trained model, overwritten by the next call.
+        examples : int
+            Number of the device's examples.
+        loss : float
+            Mean training loss.
+        """
+        training = self.training
+        if "proximal-mu" in config:
+            training = replace(training, proximal_mu=float(config["proximal-mu"]))
+        split = self.data.device(device)
+        state, loss = self.trainer.train(
+            received, split, training, seed=self.seed, round=int(config.get("server-round", 0)), device=device
+        )
+        return state, len(split.targets), loss
+
+
+def client_app(workplace: Callable[[Context, Mapping[str, Any]], Workplace]) -> ClientApp:
+    """A Flower ClientApp, with the mod ``transmit``, whose devices find their work through `workplace`.
+
+    Parameters
+    ----------
+    workplace : callable
+        Called with the node's context and the server's configuration for each message; cache what it builds.
+    """
+    app = ClientApp(mods=[transmit])
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        arrays, config = _model_and_config(message)
+        work = workplace(context, config)
+        layout = Layout.of_arrays(arrays)
+        received = torch.from_numpy(layout.flatten(arrays))
+        state, examples, loss = work.train(received, _device(context), config)
+        trained = arrays | layout.unflatten(state.cpu().numpy())
+        metrics = MetricRecord({"num-examples": examples, "train_loss": loss})
+        return _reply(message, metrics, ArrayRecord({name: Array(a) for name, a in trained.items()}))
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        arrays, config = _model_and_config(message)
+        work = workplace(context, config)
+        state = torch.from_numpy(Layout.of_arrays(arrays).flatten(arrays))
+        result = work.trainer.evaluate(state, work.data.device(_device(context)))
+        metrics = MetricRecord(
+            {"num-examples": result.examples, "loss": result.loss, "accuracy": result.accuracy}
+        )
+        return _reply(message, metrics)
+
+    return app
+
+
+def _device(context: Context) -> int:
+    if "partition-id" not in context.node_config:
+        raise ValueError(
+            'node_config: "partition-id" is missing; start the node with '
+            '--node-config "partition-id=0 num-partitions=N" (0 to N-1, one for each device)'
+        )
+    return int(context.node_config["partition-id"])
+
+
+def _model_and_config(message: Message) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    record = next(iter(message.content.array_records.values()))
+    config = next(iter(message.content.config_records.values()), {})
+    return {name: array.numpy() for name, array in record.items()}, config
+
+
+def _reply(message: Message, metrics: MetricRecord, arrays: ArrayRecord | None = None) -> Message:
+    content = RecordDict({"metrics": metrics})
+    if arrays is not None:
+        content["arrays"] = arrays
+    return Message(content, reply_to=message)
+
+
+__all__ = ["Workplace", "client_app"]

@@ -1,0 +1,85 @@
+"""The transmit mod: turns a trained model into channel symbols, as the server's order says."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp.typing import ClientAppCallable
+
+from channel.order import DEVICE_QUERY, ORDER_KEY, SYMBOLS_KEY, TRANSMISSION_KEY, TransmitOrder
+from channel.uplink import symbol_scale
+from channel.layout import Layout
+
+RESIDUAL_KEY = "fedmac.residual"
+"""Record of ``Context.state`` that keeps the error feedback's residual between rounds."""
+
+
+def transmit(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    r"""Flower mod: reply with coded symbols of the update instead of the trained model.
+
+    With x = trained - received model, flattened, the reply carries :math:`\sqrt n A x / \|x\|` (unit power a channel
+    use), the norm :math:`\|x\|` and the app's own metrics; the model itself is never sent. Messages without a
+    transmit order (a server that does not use FedMAC, or an evaluation) pass through unchanged.
+
+    Use it as ``ClientApp(mods=[transmit])``. Error feedback (a code with ``error_feedback=True``) adds to x what
+    earlier rounds left out; the residual lives in ``context.state``.
+    """
+    if message.metadata.message_type == DEVICE_QUERY:
+        return _say_device(message, context)
+    if ORDER_KEY not in message.content.config_records:
+        return call_next(message, context)
+    order = TransmitOrder.from_config(message.content.config_records[ORDER_KEY])
+    # Messages of one round may share their content: the app gets a record without the order, the original stays whole.
+    message.content = RecordDict({name: r for name, r in message.content.items() if name != ORDER_KEY})
+    received = _only_arrays(message.content, "message")
+    reply = call_next(message, context)
+    if reply.has_error():
+        return reply
+    trained = _only_arrays(reply.content, "reply")
+    layout = Layout.of_arrays(received)
+    update = torch.from_numpy(layout.flatten(trained) - layout.flatten(received))
+    metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
+    reply.content = _coded(update, order, metrics, context)
+    return reply
+
+
+def _coded(update: torch.Tensor, order: TransmitOrder, metrics: MetricRecord, context: Context) -> RecordDict:
+    code = order.build_code()
+    if code.error_feedback:
+        if RESIDUAL_KEY in context.state.array_records:
+            update = update + torch.from_numpy(
+                context.state.array_records[RESIDUAL_KEY][RESIDUAL_KEY].numpy().astype(update.numpy().dtype)
+            )
+        residual = code.residual(update, order.seed)
+        context.state[RESIDUAL_KEY] = ArrayRecord({RESIDUAL_KEY: Array(residual.numpy())})
+    norm = float(torch.linalg.vector_norm(update, dtype=torch.float64))
+    symbols = code.encode(update, order.seed)
+    if norm > 0:
+        symbols = symbols * (symbol_scale(code, update.numel()) / norm)
+    device = context.node_config.get("partition-id", -1)
+    return RecordDict(
+        {
+            SYMBOLS_KEY: ArrayRecord({SYMBOLS_KEY: Array(symbols.numpy())}),
+            "metrics": metrics,
+            TRANSMISSION_KEY: ConfigRecord(
+                {"device": int(device), "norm": norm, "size": update.numel()}  # type: ignore[arg-type]
+            ),
+        }
+    )
+
+
+def _only_arrays(content: RecordDict, where: str) -> dict[str, np.ndarray]:
+    if len(content.array_records) != 1:
+        raise ValueError(
+            f"transmit: the {where} must carry exactly one ArrayRecord (the model), "
+            f"found {list(content.array_records)}"
+        )
+    record = next(iter(content.array_records.values()))
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def _say_device(message: Message, context: Context) -> Message:
+    device = context.node_config.get("partition-id", -1)
+    content = RecordDict({TRANSMISSION_KEY: ConfigRecord({"device": int(device)})})  # type: ignore[arg-type]
+    return Message(content, reply_to=message)

@@ -1,0 +1,36 @@
+"""FedMAC: federated learning over wireless multiple-access channels.
+
+>>> import fedmac
+>>> run = fedmac.run("scenarios/quickstart.toml")  # doctest: +SKIP
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from fedmac.record import RecordError
+    from fedmac.runs import Run, run
+    from fedmac.scenario import Scenario, ScenarioError
+    from strategies.air_grid import AirGrid
+    from strategies.over_the_air import OverTheAir
+
+__version__ = "0.1.0"
+
+__all__ = ["AirGrid", "OverTheAir", "RecordError", "Run", "Scenario", "ScenarioError", "__version__", "run"]
+
+_LAZY = {
+    "record": ["RecordError"],
+    "runs": ["Run", "run"],
+    "scenario": ["Scenario", "ScenarioError"],
+}
+
+_attached, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_LAZY)
+
+
+def __getattr__(name: str) -> object:
+    if name in ("AirGrid", "OverTheAir"):
+        import strategies
+
+        return getattr(strategies, name)
+    return _attached(name)

@@ -1,0 +1,166 @@
+"""From a scenario to the objects that run it: the one place where rooms are put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from channel.channel import Channel
+from channel.codes import CODES, Code
+from channel.fading import AWGN, Fading, GaussMarkov, Rayleigh, Rician
+from channel.power import POWER_CONTROLS, PowerControl
+from channel.propagation import FreeSpace, LogDistance, thermal_noise_power, uniform_disc, watts_from_dbm
+from channel.uplink import AnalogUplink, IdealUplink, Uplink
+from clients.app import Workplace
+from clients.data import FederatedData, load
+from clients.models import build as build_named_model
+from clients.training import Trainer, Training, compute_device
+from fedmac.scenario import ChannelSection, PowerControlSection, Scenario, UplinkSection
+from strategies.names import STRATEGIES
+
+if TYPE_CHECKING:
+    from flwr.serverapp.strategy import Strategy
+
+
+def build_data(scenario: Scenario, seed: int) -> FederatedData:
+    """The scenario's data, split and handed out to its devices by `seed`."""
+    d = scenario.data
+    return load(
+        d.source,
+        devices=d.devices,
+        partition=d.partition,
+        test_fraction=d.test_fraction,
+        validation_fraction=d.validation_fraction,
+        shuffle_seed=d.shuffle_seed,
+        seed=seed,
+        alpha=d.alpha,
+        shards=d.shards,
+        column=d.column,
+        samples_per_device=d.samples_per_device,
+        dtype=_dtype(scenario),
+    )
+
+
+def build_model(scenario: Scenario, data: FederatedData, seed: int) -> torch.nn.Module:
+    """The scenario's model, initialised by `seed`."""
+    return build_named_model(
+        scenario.model.name,
+        data.input_shape,
+        data.num_classes,
+        seed=seed,
+        init=scenario.model.init,
+        dtype=_dtype(scenario),
+        **scenario.model.parameters,
+    )
+
+
+def build_workplace(scenario: Scenario, seed: int) -> Workplace:
+    """Model, data and training of the scenario's devices."""
+    data = build_data(scenario, seed)
+    t = scenario.training
+    training = Training(
+        learning_rate=t.learning_rate,
+        full_batch=t.full_batch,
+        local_steps=t.local_steps or 1,
+        local_epochs=t.local_epochs or 1,
+        batch_size=t.batch_size or 32,
+        momentum=t.momentum,
+        l2=t.l2,
+    )
+    trainer = Trainer(build_model(scenario, data, seed), compute_device(t.device))
+    return Workplace(trainer, data, training, seed)
+
+
+def build_strategy(scenario: Scenario) -> Strategy:
+    """The Flower strategy the scenario names, for its number of devices."""
+    section = scenario.strategy
+    fraction = float(section.parameters.get("fraction_train", 1.0))
+    taking_part = max(1, int(scenario.data.devices * fraction))
+    parameters = {"fraction_evaluate": 0.0} | section.parameters
+    strategy: Strategy = STRATEGIES[section.name].load()(
+        min_train_nodes=taking_part,
+        min_available_nodes=scenario.data.devices,
+        **parameters,
+    )
+    return strategy
+
+
+def build_uplink(scenario: Scenario, seed: int) -> Uplink:
+    """The scenario's uplink with its code, power control and channel."""
+    section, control = scenario.uplink, scenario.power_control
+    channel = build_channel(scenario.channel, scenario.data.devices, seed)
+    power = watts_from_dbm(control.power_dbm) if control.power_dbm is not None else control.power
+    if section.kind == "ideal":
+        return IdealUplink(
+            uses_ratio=1.0 if section.ratio is None else section.ratio,
+            energy_per_round=control.energy_per_round or 0.0,
+            channel=channel,
+        )
+    return AnalogUplink(
+        build_code(section),
+        build_power_control(control),
+        channel,
+        power_limit=power,
+        energy_per_round=control.energy_per_round,
+        erasure=section.erasure,
+        trace=section.trace,
+    )
+
+
+def build_code(section: UplinkSection) -> Code:
+    """The code an uplink section names."""
+    if section.code == "uncoded":
+        return CODES["uncoded"]()
+    length = {"uses": section.uses} if section.ratio is None else {"ratio": section.ratio}
+    return CODES[section.code](decoder=section.decoder, error_feedback=section.error_feedback, **length)
+
+
+def build_power_control(section: PowerControlSection) -> PowerControl:
+    """The power control a section names."""
+    given = section.model_dump(include={"solver", "threshold", "receive"}, exclude_none=True)
+    return POWER_CONTROLS[section.name](**given)
+
+
+def build_channel(section: ChannelSection, devices: int, seed: int) -> Channel:
+    """The channel a section describes; device positions are drawn by `seed`."""
+    physical = section.units == "physical"
+    if section.noise_power is not None:
+        noise_power = section.noise_power
+    elif physical:
+        noise_power = thermal_noise_power(section.bandwidth_hz, section.noise_figure_db or 0.0)
+    else:
+        noise_power = 1.0
+    return Channel(
+        fading=_fading(section),
+        power_gain=_power_gain(section, devices, seed),
+        noise_power=noise_power,
+        bandwidth=section.bandwidth_hz,
+        physical=physical,
+    )
+
+
+def _fading(section: ChannelSection) -> Fading:
+    if section.fading == "rician":
+        assert section.k_factor_db is not None
+        return Rician(k_factor_db=section.k_factor_db)
+    if section.fading == "gauss-markov":
+        assert section.correlation is not None
+        return GaussMarkov(correlation=section.correlation)
+    return Rayleigh() if section.fading == "rayleigh" else AWGN()
+
+
+def _power_gain(section: ChannelSection, devices: int, seed: int) -> float | np.ndarray:
+    if section.path_loss == "none" or section.radius is None:
+        return 1.0
+    distances = uniform_disc(devices, section.radius, section.minimum_distance, seed)
+    if section.path_loss == "free-space":
+        assert section.carrier_hz is not None
+        return FreeSpace(section.carrier_hz).power_gain(distances, seed)
+    given = section.model_dump(include={"exponent", "reference_loss_db", "shadowing_db"}, exclude_none=True)
+    return LogDistance(**given).power_gain(distances, seed)
+
+
+def _dtype(scenario: Scenario) -> torch.dtype:
+    return torch.float64 if scenario.training.dtype == "float64" else torch.float32

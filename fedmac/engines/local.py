@@ -1,0 +1,188 @@
+"""The local engine: devices of a scenario in this process and its workers, behind Flower's Grid."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
+from torch import Tensor
+
+from channel.codes import Code
+from channel.layout import Layout
+from channel.uplink import symbol_scale
+from clients.app import Workplace
+from fedmac.engines.workers import DeviceReport, Team
+from strategies.cohort import BadPayload, CohortGrid, Failure, Gathered, Metrics, read_weight
+
+FIRST_NODE = 2
+"""Node id of device 0 (1 is the SuperLink's)."""
+
+
+class LocalCohort:
+    """A cohort whose plain updates lie with the workers; implements :class:`channel.uplink.Cohort`."""
+
+    def __init__(
+        self,
+        team: Team,
+        devices: NDArray[np.int64],
+        weights: NDArray[np.float64],
+        norms: NDArray[np.float64],
+        total: int,
+        mean: Tensor | None,
+    ) -> None:
+        self.team = team
+        self.devices = devices
+        self.weights = weights
+        self.norms = norms
+        self.size = team.size
+        self.total = total
+        self._mean = mean
+
+    def updates(self, gains: NDArray[np.float64]) -> Tensor:
+        """Superpositions of the plain updates, (R, d); only the mean where updates were not kept."""
+        if self._mean is None:
+            return self.team.superpose(self.devices, gains)
+        if gains.shape[0] != 1 or not np.array_equal(gains[0], self.weights):
+            raise ValueError("LocalCohort.updates: the updates were not kept; only their weighted mean is there")
+        return self._mean[None]
+
+    def signals(self, gains: NDArray[np.float64]) -> Tensor:
+        """Never needed: plain updates are at hand and the code is linear."""
+        raise TypeError("LocalCohort.signals: code the superposition of updates() instead")
+
+    def symbols(self, code: Code, seed: int) -> Tensor:
+        """Every device's own update, coded and scaled to unit mean power a use."""
+        coded = code.encode(self.updates(np.eye(len(self.devices))), seed)
+        with np.errstate(divide="ignore"):
+            scales = np.where(self.norms > 0, symbol_scale(code, self.size) / self.norms, 0.0)
+        return coded * torch.from_numpy(scales)[:, None]
+
+
+class LocalGrid(CohortGrid):
+    """Flower's Grid over devices simulated in place: deterministic, without serialising models.
+
+    Training messages for FedMAC's own devices are handled by :meth:`train_cohort`; every other message runs the
+    ClientApp in this process, one after the other.
+
+    Parameters
+    ----------
+    workplace : Workplace
+        Model, data and training of the devices.
+    app : ClientApp
+        The devices' app, for messages that are not plain training.
+    workers : int, default 1
+        Worker processes; 1 trains in this process. Results are identical for every number.
+    threads : int, default 1
+        Threads of each worker's computations.
+    """
+
+    def __init__(self, workplace: Workplace, app: ClientApp, *, workers: int = 1, threads: int = 1) -> None:
+        self.app = app
+        self.devices = len(workplace.data.parts)
+        self.team = Team(workplace, workers=workers, threads=threads)
+        # Flower's Message constructor asks who is speaking.
+        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
+        self._run = Run.create_empty(run_id=1)
+        self._contexts: dict[int, Context] = {}
+        self._replies: dict[str, Message] = {}
+        self._sent = 0
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self.team.close()
+
+    def set_run(self, run: Run) -> None:
+        """Set the run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Create a message."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """One node for each device."""
+        return [FIRST_NODE + device for device in range(self.devices)]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Let each addressed device handle its message now; replies wait for :meth:`pull_messages`."""
+        ids = []
+        for message in messages:
+            self._sent += 1
+            message.metadata.__dict__["_message_id"] = f"local-{self._sent}"
+            self._replies[message.metadata.message_id] = self._handle(message)
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies to messages pushed before; each is handed over once."""
+        return [self._replies.pop(i) for i in message_ids if i in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Handle messages and return their replies; nothing to wait for, so `timeout` has no effect."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def train_cohort(self, messages: list[Message], weighted_by_key: str, keep_updates: bool) -> Gathered:
+        """Train the addressed devices on the workers; see :class:`strategies.cohort.CohortGrid`."""
+        content = messages[0].content
+        arrays = {name: a.numpy() for name, a in next(iter(content.array_records.values())).items()}
+        received = torch.from_numpy(Layout.of_arrays(arrays).flatten(arrays))
+        config = dict(next(iter(content.config_records.values()), {}))
+        devices = sorted(m.metadata.dst_node_id - FIRST_NODE for m in messages)
+        keep_updates = keep_updates or weighted_by_key != "num-examples"
+        reports = self.team.train(received, devices, config, keep_updates)
+        failures: list[Failure] = []
+        senders: list[tuple[DeviceReport, float, Metrics]] = []
+        for report in reports:
+            try:
+                metrics = report.metrics()
+                weight = read_weight(metrics, weighted_by_key)
+            except BadPayload as bad:
+                failures.append(Failure(report.device, str(bad)))
+            else:
+                senders.append((report, weight, metrics))
+        if not senders:
+            return Gathered(None, [], failures)
+        weights = np.array([weight for _, weight, _ in senders])
+        cohort = LocalCohort(
+            self.team,
+            np.array([report.device for report, _, _ in senders]),
+            weights / weights.sum(),
+            np.array([report.norm for report, _, _ in senders]),
+            self.devices,
+            None if keep_updates else self.team.mean(),
+        )
+        return Gathered(cohort, [metrics for _, _, metrics in senders], failures)
+
+    def _handle(self, message: Message) -> Message:
+        node = message.metadata.dst_node_id
+        if node not in self._contexts:
+            config: dict[str, Any] = {"partition-id": node - FIRST_NODE, "num-partitions": self.devices}
+            self._contexts[node] = Context(1, node, config, RecordDict(), {})
+        try:
+            return self.app(message, self._contexts[node])
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+
+    def __enter__(self) -> LocalGrid:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self.close()

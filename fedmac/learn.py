@@ -1,0 +1,141 @@
+"""One run of one variant: a strategy, over the air, on a Grid."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from channel.layout import Layout
+from clients.app import Workplace
+from clients.parameters import model_arrays
+from fedmac.build import build_strategy, build_uplink
+from fedmac.scenario import Scenario, Variant
+from strategies.over_the_air import OverTheAir
+
+RoundRecord = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a run ends with.
+
+    Parameters
+    ----------
+    arrays : dict of ndarray
+        The final model.
+    rounds : int
+        Rounds done.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    rounds: int
+
+
+def learn(
+    variant: Variant, seed: int, grid: Grid, workplace: Workplace, on_round: Callable[[RoundRecord], None]
+) -> Learned:
+    """Run one variant of a scenario on `grid`.
+
+    Parameters
+    ----------
+    variant : Variant
+        What to run.
+    seed : int
+        Seed of the run.
+    grid : Grid
+        Reaches the devices.
+    workplace : Workplace
+        Gives the initial model and the held-out rows.
+    on_round : callable
+        Called with each round's record as soon as the round is over; round 0 is the initial model.
+
+    Returns
+    -------
+    Learned
+    """
+    scenario = variant.scenario
+
+    def note_round(record: RoundRecord) -> None:
+        on_round({"variant": variant.name, "seed": seed} | record)
+
+    journal = _Journal(scenario, workplace, note_round)
+    strategy = OverTheAir(
+        build_strategy(scenario), build_uplink(scenario, seed), seed=seed, on_exchange=journal.note_exchange
+    )
+    initial = model_arrays(workplace.trainer.model)
+    with quiet_flower():
+        result = strategy.start(
+            grid,
+            ArrayRecord({name: Array(array) for name, array in initial.items()}),
+            num_rounds=scenario.rounds,
+            train_config=ConfigRecord({"variant": variant.name, "seed": seed}),
+            evaluate_config=ConfigRecord({"variant": variant.name, "seed": seed}),
+            evaluate_fn=journal.evaluate,
+        )
+    final = {name: array.numpy() for name, array in result.arrays.items()} or initial
+    return Learned(final, scenario.rounds)
+
+
+class _Journal:
+    """Joins what the air reports of a round with the server's evaluation."""
+
+    def __init__(
+        self, scenario: Scenario, workplace: Workplace, on_round: Callable[[RoundRecord], None]
+    ) -> None:
+        self.scenario = scenario
+        self.workplace = workplace
+        self.on_round = on_round
+        self.exchange: dict[str, Any] = {}
+        self.start = time.perf_counter()
+
+    def note_exchange(self, record: dict[str, Any]) -> None:
+        self.exchange = record
+
+    def evaluate(self, round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """Called by Flower at the end of each round, and with round 0 before the first."""
+        record: RoundRecord = {"round": round}
+        every, last = self.scenario.evaluation.every, self.scenario.rounds
+        if round % every == 0 or round == last:
+            record |= self._held_out(arrays)
+        if round > 0:
+            exchange = dict(self.exchange)
+            metrics = exchange.pop("metrics", {})
+            record |= {name: value for name, value in metrics.items() if name != "num-examples"}
+            record |= exchange
+        record["wall_s"] = time.perf_counter() - self.start
+        self.on_round(record)
+        shown = {k: v for k, v in record.items() if k.startswith("test_")}
+        return MetricRecord(shown) if shown else None
+
+    def _held_out(self, arrays: ArrayRecord) -> dict[str, float | None]:
+        named = {name: array.numpy() for name, array in arrays.items()}
+        state = torch.from_numpy(Layout.of_arrays(named).flatten(named))
+        figures: dict[str, float | None] = {}
+        for split, rows in (("validation", self.workplace.data.validation), ("test", self.workplace.data.test)):
+            if len(rows.targets):
+                result = self.workplace.trainer.evaluate(state, rows)
+                figures[f"{split}_accuracy"] = result.accuracy
+                figures[f"{split}_loss"] = result.loss if np.isfinite(result.loss) else None
+        return figures
+
+
+@contextmanager
+def quiet_flower() -> Iterator[None]:
+    """Keep Flower's round-by-round log off the terminal; warnings and errors still show."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,250 @@
+"""The run folder: everything needed to repeat and read a run, written as it happens."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+import statistics
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from numpy.typing import NDArray
+
+from fedmac.scenario import Scenario, Variant
+
+RoundRecord = dict[str, Any]
+
+ROUNDS, SUMMARY, SCENARIO, ENVIRONMENT = "rounds.jsonl", "summary.json", "scenario.toml", "environment.json"
+
+
+class RecordError(RuntimeError):
+    """The run folder cannot be written or read; the message names the path and the reason."""
+
+
+class RunFolder:
+    """One variant's part of a run: resolved scenario, a line per round, final models.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the variant; made if it is not there.
+    variant : Variant
+        What runs.
+    """
+
+    def __init__(self, path: Path, variant: Variant) -> None:
+        self.path = path
+        self.variant = variant
+        self.rounds = path / ROUNDS
+        with _writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            (path / SCENARIO).write_text(tomli_w.dumps(variant.scenario.content()), encoding="utf-8")
+
+    def append(self, record: RoundRecord) -> None:
+        """Write one round's line and flush it; a line that could not be written whole is taken back.
+
+        Raises
+        ------
+        RecordError
+            If the disk is full or the file cannot be written. Earlier rounds stay readable.
+        """
+        line = (json.dumps(_jsonable(record), allow_nan=False) + "\n").encode()
+        with _writing(self.rounds):
+            descriptor = os.open(self.rounds, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                before = os.fstat(descriptor).st_size
+                try:
+                    written = os.write(descriptor, line)
+                    if written != len(line):
+                        raise OSError(28, "No space left on device")
+                except OSError:
+                    if os.fstat(descriptor).st_size > before:
+                        os.ftruncate(descriptor, before)
+                    raise
+            finally:
+                os.close(descriptor)
+
+    def save_model(self, seed: int, arrays: Mapping[str, NDArray[Any]]) -> Path:
+        """Write the final model of `seed`; the first seed's is ``model.safetensors``."""
+        from safetensors.numpy import save_file
+
+        path = self.model_path(seed)
+        with _writing(path):
+            part = path.with_suffix(".part")
+            save_file({name: array.copy() for name, array in arrays.items()}, part)
+            part.replace(path)
+        return path
+
+    def model_path(self, seed: int) -> Path:
+        """Where the final model of `seed` is."""
+        first = seed == self.variant.scenario.seed
+        return self.path / ("model.safetensors" if first else f"model-seed-{seed}.safetensors")
+
+    def finished(self, seed: int) -> bool:
+        """Whether the run of `seed` came to its end."""
+        return self.model_path(seed).exists()
+
+    def drop_unfinished(self) -> None:
+        """Forget the rounds of seeds that did not come to their end (they start again)."""
+        if self.rounds.exists():
+            kept = [r for r in read_rounds(self.rounds) if self.finished(int(r["seed"]))]
+            write_atomically(self.rounds, "".join(json.dumps(r) + "\n" for r in kept))
+
+    def summarise(self) -> dict[str, Any]:
+        """The variant's row of ``summary.json``, also written beside its rounds."""
+        rounds = read_rounds(self.rounds) if self.rounds.exists() else []
+        row = summary_row(self.variant, rounds)
+        write_json(self.path / SUMMARY, {"variants": [row]})
+        return row
+
+
+def summary_row(variant: Variant, rounds: Iterable[RoundRecord]) -> dict[str, Any]:
+    """Figures of a variant after its last round, means over seeds with their standard deviations."""
+    rounds = list(rounds)
+    last: dict[int, RoundRecord] = {}
+    for record in rounds:
+        seen = last.setdefault(int(record["seed"]), {})
+        seen.update({k: v for k, v in record.items() if v is not None})
+    finals = [last[seed] for seed in sorted(last)]
+    row: dict[str, Any] = {
+        "name": variant.name,
+        "rounds": min((int(f["round"]) for f in finals), default=0),
+        "seeds": sorted(last),
+        "units": variant.scenario.channel.units,
+        "devices": variant.scenario.data.devices,
+    }
+    for name in ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss"):
+        values = [float(f[name]) for f in finals if name in f]
+        row[name] = statistics.fmean(values) if values else None
+        row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0 if values else None
+    for name in (
+        "channel_uses", "energy_j_per_device_mean", "energy_j_per_device_max", "air_time_s", "wall_s",
+    ):  # fmt: skip
+        row[name] = statistics.fmean([float(f.get(name, 0.0)) for f in finals]) if finals else 0.0
+    row["channel_uses"] = round(row["channel_uses"])
+    for name in ("papr_db_mean", "papr_db_max", "energy_ratio_std"):
+        values = [float(r[name]) for r in rounds if r.get(name) is not None]
+        if values:
+            row[name] = statistics.fmean(values)
+    return row
+
+
+def read_rounds(path: Path) -> list[RoundRecord]:
+    """The rounds in a ``rounds.jsonl``; a last line cut short by a crash is left out.
+
+    Raises
+    ------
+    RecordError
+        If any other line is not valid.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rounds = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rounds.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise RecordError(f"{path}: line {number} is not valid JSON: {error}") from None
+    return rounds
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a crash leaves the old file or the new one."""
+    write_atomically(path, json.dumps(_jsonable(content), indent=2, allow_nan=False) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves the old one or the new one."""
+    with _writing(path):
+        part = path.with_name(path.name + ".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+
+
+def prepare(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool) -> None:
+    """Make the run's folder, or refuse one that holds something else.
+
+    Raises
+    ------
+    RecordError
+        If the folder exists and neither `overwrite` nor `resume` is given; if it is not a run folder (never
+        overwritten); if the run to resume is of another scenario.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if overwrite and resume:
+            raise RecordError("overwrite and resume: accepted: one of the two")
+        if not overwrite and not resume:
+            raise RecordError(f"{out}: exists already; accepted: another folder, --overwrite or --resume")
+        if not (out / SCENARIO).is_file() or not (out / ENVIRONMENT).is_file():
+            raise RecordError(f"{out}: exists and is not a run folder; accepted: another folder")
+        if resume:
+            _refuse_other_scenario(out, scenario)
+        else:
+            shutil.rmtree(out)
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / SCENARIO, tomli_w.dumps(scenario.content()))
+    write_json(out / ENVIRONMENT, environment())
+
+
+def _refuse_other_scenario(out: Path, scenario: Scenario) -> None:
+    there = Scenario.load(out / SCENARIO).content()
+    here = scenario.content()
+    for content in (there, here):
+        content.pop("engine", None)
+    differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+    if differing:
+        changes = "; ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} asked for" for key in differing)
+        raise RecordError(f"{out}: holds a run of another scenario ({changes}); accepted: the same scenario")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    packages = ["fedmac", "flwr", "torch", "numpy", "scipy", "cvxpy", "clarabel", "flwr-datasets", "pydantic"]
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+    }
+
+
+class _writing:
+    """Turns an OSError into a RecordError that names the path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise RecordError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(v) for v in value]
+    return value

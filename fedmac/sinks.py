@@ -1,0 +1,100 @@
+"""Optional sinks: rounds to TensorBoard or MLflow beside the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fedmac.scenario_errors import ScenarioError
+
+Sink = Callable[[dict[str, Any]], None]
+
+SINKS = {
+    "tensorboard": "TensorBoard event files in the run folder (extra 'tensorboard')",
+    "mlflow": "MLflow runs at MLFLOW_TRACKING_URI, or in the run folder (extra 'mlflow')",
+}
+"""Sinks by name, with a line for `fedmac list`."""
+
+
+@contextmanager
+def open_sinks(names: Iterable[str], out: Path) -> Iterator[Sink]:
+    """A function that sends a round's record to every named sink, until the context ends.
+
+    Raises
+    ------
+    ScenarioError
+        If a sink is unknown or its extra is not installed.
+    """
+    openers = {"tensorboard": (_tensorboard, "tensorboard"), "mlflow": (_mlflow, "mlflow")}
+    chosen = list(names)
+    for name in chosen:
+        if name not in openers:
+            raise ScenarioError(f"sink = {name!r}: unknown; accepted: {', '.join(openers)}")
+        if find_spec(openers[name][1]) is None:
+            raise ScenarioError(f"sink = {name!r}: not installed; accepted: pip install 'fedmac[{name}]' first")
+    with ExitStack() as stack:
+        sinks = [stack.enter_context(openers[name][0](out)) for name in chosen]
+
+        def send(record: dict[str, Any]) -> None:
+            for sink in sinks:
+                sink(record)
+
+        yield send
+
+
+def figures(record: dict[str, Any]) -> dict[str, float]:
+    """The plain numbers of a round's record."""
+    return {
+        name: float(value)
+        for name, value in record.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and name not in ("round", "seed")
+    }
+
+
+@contextmanager
+def _tensorboard(out: Path) -> Iterator[Sink]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writers: dict[str, Any] = {}
+
+    def send(record: dict[str, Any]) -> None:
+        name = f"{record['variant']}-seed-{record['seed']}"
+        if name not in writers:
+            writers[name] = SummaryWriter(str(out / "tensorboard" / name))
+        for figure, value in figures(record).items():
+            writers[name].add_scalar(figure, value, record["round"])
+
+    try:
+        yield send
+    finally:
+        for writer in writers.values():
+            writer.close()
+
+
+@contextmanager
+def _mlflow(out: Path) -> Iterator[Sink]:
+    import os
+
+    import mlflow
+
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(f"sqlite:///{(out / 'mlflow.db').absolute()}")
+    client = mlflow.MlflowClient()
+    experiment = mlflow.set_experiment(out.name)
+    runs: dict[str, str] = {}
+
+    def send(record: dict[str, Any]) -> None:
+        name = f"{record['variant']}-seed-{record['seed']}"
+        if name not in runs:
+            runs[name] = client.create_run(experiment.experiment_id, run_name=name).info.run_id
+        for figure, value in figures(record).items():
+            client.log_metric(runs[name], figure, value, step=int(record["round"]))
+
+    try:
+        yield send
+    finally:
+        for run_id in runs.values():
+            client.set_terminated(run_id)

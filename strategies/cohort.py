@@ -1,0 +1,142 @@
+"""Cohorts: the devices that send in one exchange, from messages or trained in place."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from flwr.app import Message
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+from torch import Tensor
+
+from channel.codes import Code
+from channel.order import SYMBOLS_KEY, TRANSMISSION_KEY
+from channel.uplink import Cohort
+
+Metrics = Mapping[str, int | float | list[int] | list[float]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A device that was asked and did not send, and why."""
+
+    device: int
+    reason: str
+
+
+@dataclass
+class Gathered:
+    """The outcome of asking devices to train.
+
+    Parameters
+    ----------
+    cohort : Cohort or None
+        The devices that send; None if there are none.
+    metrics : list of mapping
+        Each sender's own metrics, in the cohort's order.
+    failures : list of Failure
+        The others.
+    """
+
+    cohort: Cohort | None
+    metrics: list[Metrics]
+    failures: list[Failure] = field(default_factory=list)
+
+
+class CohortGrid(Grid):
+    """A Grid that can train devices in place and hand over their updates without messages."""
+
+    @abstractmethod
+    def train_cohort(self, messages: list[Message], weighted_by_key: str, keep_updates: bool) -> Gathered:
+        """Train the devices the messages are addressed to.
+
+        Parameters
+        ----------
+        messages : list of Message
+            One for each device, all carrying the same model.
+        weighted_by_key : str
+            Metric that holds a device's aggregation weight.
+        keep_updates : bool
+            Whether gains other than the weights will be asked for; if not, updates are added up as they come and
+            memory does not grow with the number of devices.
+        """
+
+
+@dataclass
+class MessageCohort:
+    """A cohort of devices whose coded symbols came as messages; implements :class:`channel.uplink.Cohort`."""
+
+    devices: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    norms: NDArray[np.float64]
+    size: int
+    total: int
+    blocks: Tensor
+    scale: float
+
+    def updates(self, gains: NDArray[np.float64]) -> Tensor | None:
+        """None: the server never sees a plain update."""
+        return None
+
+    def signals(self, gains: NDArray[np.float64]) -> Tensor:
+        """Superpositions of the coded updates ``A x_i = symbols_i * norm_i / scale``."""
+        return torch.from_numpy(gains * self.norms / self.scale) @ self.blocks.double()
+
+    def symbols(self, code: Code, seed: int) -> Tensor:
+        """The symbols as they came."""
+        return self.blocks
+
+
+class BadPayload(ValueError):
+    """A reply that cannot be added to the sum; the message says why."""
+
+
+def read_symbols(message: Message, uses: int, size: int) -> tuple[NDArray[np.floating], float]:
+    """Symbols and norm from a device's reply, checked before they may touch the sum.
+
+    Raises
+    ------
+    BadPayload
+        If a record is missing or has the wrong size, or a value is not finite.
+    """
+    arrays = message.content.array_records
+    transmission = message.content.config_records.get(TRANSMISSION_KEY)
+    if transmission is None or SYMBOLS_KEY not in arrays or SYMBOLS_KEY not in arrays[SYMBOLS_KEY]:
+        raise BadPayload(
+            "the reply carries no symbols: does the device's ClientApp use the mod clients.transmit?"
+        )
+    symbols = arrays[SYMBOLS_KEY][SYMBOLS_KEY].numpy()
+    if not np.issubdtype(symbols.dtype, np.floating):
+        raise BadPayload(f"symbols have dtype {symbols.dtype}, expected a floating-point dtype")
+    if symbols.shape != (uses,) or int(transmission["size"]) != size:  # type: ignore[arg-type]
+        raise BadPayload(
+            f"symbols of shape {symbols.shape} for an update of {transmission['size']} entries, "
+            f"expected shape ({uses},) for {size}"
+        )
+    if not np.isfinite(symbols).all():
+        raise BadPayload(f"{int((~np.isfinite(symbols)).sum())} of {uses} symbols are not finite")
+    norm = float(transmission["norm"])  # type: ignore[arg-type]
+    if not math.isfinite(norm) or norm < 0:
+        raise BadPayload(f"the update's norm is {norm}, expected a finite number >= 0")
+    return symbols, norm
+
+
+def read_weight(metrics: Metrics, key: str) -> float:
+    """A device's aggregation weight from its metrics.
+
+    Raises
+    ------
+    BadPayload
+        If it is missing, not a number, or not positive and finite.
+    """
+    value = metrics.get(key)
+    if not isinstance(value, int | float):
+        raise BadPayload(f"metric {key!r}, the aggregation weight, is {value!r}, expected a number")
+    if not math.isfinite(value) or value <= 0:
+        raise BadPayload(f"metric {key!r}, the aggregation weight, is {value}, expected a positive number")
+    return float(value)

@@ -1,0 +1,91 @@
+"""Flower's strategies by the names a scenario uses."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StrategyName:
+    """A strategy a scenario can name.
+
+    Parameters
+    ----------
+    path : str
+        ``module:class``.
+    summary : str
+        One line for `fedmac list`.
+    individual : bool
+        Whether it needs each device's own update.
+    """
+
+    path: str
+    summary: str
+    individual: bool = False
+
+    def load(self) -> type[Any]:
+        """The class."""
+        module, _, name = self.path.partition(":")
+        loaded: type[Any] = getattr(importlib.import_module(module), name)
+        return loaded
+
+
+_FLOWER = "flwr.serverapp.strategy"
+
+STRATEGIES: dict[str, StrategyName] = {
+    "fedavg": StrategyName(f"{_FLOWER}:FedAvg", "weighted mean of the models"),
+    "fedavgm": StrategyName(f"{_FLOWER}:FedAvgM", "FedAvg with momentum at the server"),
+    "fedadam": StrategyName(f"{_FLOWER}:FedAdam", "Adam at the server on the mean update"),
+    "fedyogi": StrategyName(f"{_FLOWER}:FedYogi", "Yogi at the server on the mean update"),
+    "fedadagrad": StrategyName(f"{_FLOWER}:FedAdagrad", "Adagrad at the server on the mean update"),
+    "fedprox": StrategyName(f"{_FLOWER}:FedProx", "FedAvg with a proximal term at the devices (proximal_mu)"),
+    "fedmedian": StrategyName(f"{_FLOWER}:FedMedian", "coordinate-wise median", True),
+    "fedtrimmedavg": StrategyName(f"{_FLOWER}:FedTrimmedAvg", "trimmed mean", True),
+    "krum": StrategyName(f"{_FLOWER}:Krum", "the update nearest to its neighbours", True),
+    "multikrum": StrategyName(f"{_FLOWER}:MultiKrum", "mean of the updates nearest to their neighbours", True),
+    "bulyan": StrategyName(f"{_FLOWER}:Bulyan", "Krum, then trimmed mean", True),
+    "qfedavg": StrategyName(f"{_FLOWER}:QFedAvg", "fair reweighting by loss", True),
+}
+"""Strategies by name; those that need individual updates wait for a digital link."""
+
+SET_BY_FEDMAC = frozenset(
+    {
+        "self", "min_train_nodes", "min_evaluate_nodes", "min_available_nodes", "weighted_by_key", "arrayrecord_key",
+        "configrecord_key", "train_metrics_aggr_fn", "evaluate_metrics_aggr_fn",
+    }
+)  # fmt: skip
+
+
+def strategy_parameters(name: str) -> list[str]:
+    """The parameters a scenario may give the strategy `name`."""
+    signature = inspect.signature(STRATEGIES[name].load().__init__)
+    return [p for p in signature.parameters if p not in SET_BY_FEDMAC]
+
+
+def check_strategy(name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse an unknown strategy, or a parameter it does not have.
+
+    Raises
+    ------
+    ValueError
+        Naming the value and what is accepted.
+    """
+    if name not in STRATEGIES:
+        close = difflib.get_close_matches(name, STRATEGIES, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ValueError(f"name = {name!r}: unknown strategy; {hint}accepted: {', '.join(STRATEGIES)}")
+    if not parameters or STRATEGIES[name].individual:
+        return
+    accepted = strategy_parameters(name)
+    for key, value in parameters.items():
+        if key not in accepted:
+            close = difflib.get_close_matches(key, accepted, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ValueError(f"{key} = {value!r}: {name} has no such parameter; {hint}accepted: {', '.join(accepted)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{key} = {value!r}: accepted: a number")
