@@ -71,9 +71,7 @@ class Channel:
     def __post_init__(self) -> None:
         gain = np.asarray(self.power_gain, dtype=np.float64)
         if gain.ndim > 1 or not (np.isfinite(gain).all() and (gain >= 0).all()):
-            raise ValueError(
-                f"power_gain is {self.power_gain!r}; accepted: finite numbers >= 0, scalar or (N,)"
-            )
+            raise ValueError(f"power_gain is {self.power_gain!r}; accepted: finite numbers >= 0, scalar or (N,)")
         if not 0.0 <= self.noise_power < math.inf:
             raise ValueError(f"noise_power is {self.noise_power!r}; accepted: a finite number >= 0")
         if not 0.0 < self.bandwidth < math.inf:
@@ -100,14 +98,10 @@ class Channel:
         """
         ids = np.asarray(devices, dtype=np.int64)
         if ids.ndim != 1 or (ids < 0).any() or (ids >= total).any():
-            raise ValueError(
-                f"devices is {devices!r}; accepted: ids from 0 to {total - 1} in an array of shape (K,)"
-            )
+            raise ValueError(f"devices is {devices!r}; accepted: ids from 0 to {total - 1} in an array of shape (K,)")
         gain = np.asarray(self.power_gain, dtype=np.float64)
         if gain.ndim == 1 and gain.shape != (total,):
-            raise ValueError(
-                f"power_gain has shape {gain.shape}; accepted: a scalar or ({total},), one per device"
-            )
+            raise ValueError(f"power_gain has shape {gain.shape}; accepted: a scalar or ({total},), one per device")
         fading = self.fading.coefficients(round, total, seed)
         return ChannelState((np.sqrt(gain) * fading)[ids], self.noise_power)
 

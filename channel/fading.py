@@ -136,7 +136,8 @@ class GaussMarkov(Fading):
         if not rho >= 0.0:
             raise ValueError(
                 f"speed_mps={speed_mps}, carrier_hz={carrier_hz}, interval_s={interval_s} give the "
-                f"correlation {rho:.3f}; accepted: >= 0. Blocks this far apart are as good as independent: use Rayleigh()"
+                f"correlation {rho:.3f}; accepted: >= 0. Blocks so far apart are as good as "
+                "independent: use Rayleigh()"
             )
         return cls(rho)
 

@@ -52,7 +52,7 @@ class Ledger:
     Parameters
     ----------
     devices : int
-        N, all devices of the scenario; :meth:`resize` where more turn up.
+        N, all devices of the scenario; :meth:`grow` where more join.
 
     Attributes
     ----------
@@ -75,18 +75,6 @@ class Ledger:
         self.air_time = 0.0
         self.energy: Real = np.zeros(devices)
         self.exchanges: list[tuple[int, Cost]] = []
-
-    def resize(self, devices: int) -> None:
-        """Make room for ``devices`` in all; those there keep their energy.
-
-        Raises
-        ------
-        ValueError
-            Fewer than there are: what was spent is not forgotten.
-        """
-        if devices < len(self.energy):
-            raise ValueError(f"devices is {devices!r}; accepted: at least the {len(self.energy)} there are")
-        self.energy = np.concatenate([self.energy, np.zeros(devices - len(self.energy))])
 
     def grow(self, devices: int) -> None:
         """Make room for devices that joined the scenario; what the others have spent stays."""
@@ -134,17 +122,6 @@ class Ledger:
     def energy_max(self) -> float:
         """The device that spent most."""
         return float(self.energy.max(initial=0.0))
-
-    def totals(self) -> dict[str, int | float]:
-        """The totals by the names a run's record gives them."""
-        return {
-            "channel_uses": self.uses,
-            "complex_channel_uses": self.complex_uses,
-            "control_bits": self.bits,
-            "air_time_s": self.air_time,
-            "energy_j_per_device_mean": self.energy_mean,
-            "energy_j_per_device_max": self.energy_max,
-        }
 
     def totals(self) -> dict[str, float | int]:
         """The running totals by the names they have in a run's record."""

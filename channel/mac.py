@@ -20,9 +20,7 @@ from torch import Tensor
 from channel.channel import ChannelState
 
 
-def superpose(
-    symbols: Tensor, state: ChannelState, amplitudes: ArrayLike, generator: np.random.Generator
-) -> Tensor:
+def superpose(symbols: Tensor, state: ChannelState, amplitudes: ArrayLike, generator: np.random.Generator) -> Tensor:
     """What arrives at the receiver, in complex baseband.
 
     Parameters
@@ -66,9 +64,7 @@ def receive(sum_signal: Tensor, noise_power: float, generator: np.random.Generat
     ValueError
         Noise power negative or not finite.
     """
-    return sum_signal + _normal(sum_signal.numel(), noise_power, sum_signal, generator).reshape(
-        sum_signal.shape
-    )
+    return sum_signal + _normal(sum_signal.numel(), noise_power, sum_signal, generator).reshape(sum_signal.shape)
 
 
 def pack(symbols: Tensor) -> Tensor:
@@ -82,9 +78,7 @@ def pack(symbols: Tensor) -> Tensor:
 def unpack(received: Tensor, uses: int) -> Tensor:
     """Undo :func:`pack`: complex (..., ceil(m/2)) -> the first ``uses`` = m real entries, (..., m)."""
     if received.shape[-1] != (uses + 1) // 2:
-        raise ValueError(
-            f"received has {received.shape[-1]} complex uses; {uses} real uses take {(uses + 1) // 2}"
-        )
+        raise ValueError(f"received has {received.shape[-1]} complex uses; {uses} real uses take {(uses + 1) // 2}")
     return torch.view_as_real(received * math.sqrt(2.0)).flatten(-2)[..., :uses]
 
 

@@ -52,7 +52,7 @@ class TransmitOrder:
             raise ValueError(f"transmit order: unknown code {self.code!r}; known codes: {', '.join(CODES)}")
         return CODES[self.code](**self.parameters)
 
-    def to_config(self) -> dict[str, str | int]:
+    def to_config(self) -> dict[str, Any]:
         """The order as scalars, for a Flower ``ConfigRecord``."""
         return {"code": self.code, "parameters": json.dumps(dict(self.parameters)), "seed": self.seed}
 

@@ -114,8 +114,7 @@ def uniform_disc(devices: int, radius: float, minimum_distance: float, seed: int
     """
     if not 0.0 <= minimum_distance < radius < math.inf:
         raise ValueError(
-            f"radius={radius!r}, minimum_distance={minimum_distance!r}; accepted: "
-            "0 <= minimum_distance < radius"
+            f"radius={radius!r}, minimum_distance={minimum_distance!r}; accepted: 0 <= minimum_distance < radius"
         )
     share = generator(seed, "placement").random(devices)
     return np.sqrt(minimum_distance**2 + share * (radius**2 - minimum_distance**2))

@@ -221,9 +221,7 @@ class AnalogUplink(Uplink):
         amplitudes = np.where(cohort.norms > 0, allocation.amplitudes, 0.0)
         a = float(allocation.receive_scale)
         with np.errstate(divide="ignore", invalid="ignore"):
-            gains = np.where(
-                cohort.norms > 0, a * np.abs(state.gains) * amplitudes * scale / cohort.norms, 0.0
-            )
+            gains = np.where(cohort.norms > 0, a * np.abs(state.gains) * amplitudes * scale / cohort.norms, 0.0)
 
         superposed = self._superpose(cohort, np.stack([gains, cohort.weights]), exchange, seed)
         noise = generator(seed, "noise", exchange).standard_normal(uses) * np.sqrt(state.noise_power)
@@ -247,9 +245,7 @@ class AnalogUplink(Uplink):
         record |= self._aggregate_error(superposed, update, noise_variance)
         if self.trace:
             record |= _transmit_statistics(cohort.symbols(self.code, code_seed))
-        cost = Cost(
-            uses=uses, energy=self.channel.energy(amplitudes, uses), air_time=self.channel.seconds(uses)
-        )
+        cost = Cost(uses=uses, energy=self.channel.energy(amplitudes, uses), air_time=self.channel.seconds(uses))
         return Reception(update, cost, record)
 
     def _power_limit(self, uses: int) -> float:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from clients.data import FederatedData
 from channel.layout import Layout
+from clients.data import FederatedData
 from clients.training import Trainer, Training
 from clients.transmit import transmit
 
@@ -96,9 +96,7 @@ def client_app(workplace: Callable[[Context, Mapping[str, Any]], Workplace]) -> 
         work = workplace(context, config)
         state = torch.from_numpy(Layout.of_arrays(arrays).flatten(arrays))
         result = work.trainer.evaluate(state, work.data.device(_device(context)))
-        metrics = MetricRecord(
-            {"num-examples": result.examples, "loss": result.loss, "accuracy": result.accuracy}
-        )
+        metrics = MetricRecord({"num-examples": result.examples, "loss": result.loss, "accuracy": result.accuracy})
         return _reply(message, metrics)
 
     return app
@@ -115,7 +113,7 @@ def _device(context: Context) -> int:
 
 def _model_and_config(message: Message) -> tuple[dict[str, Any], Mapping[str, Any]]:
     record = next(iter(message.content.array_records.values()))
-    config = next(iter(message.content.config_records.values()), {})
+    config: Mapping[str, Any] = next(iter(message.content.config_records.values()), ConfigRecord())
     return {name: array.numpy() for name, array in record.items()}, config
 
 

@@ -6,7 +6,8 @@ partitioned by flwr-datasets (:mod:`clients.partition`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,8 @@ class FederatedData:
         Number of classes.
     input_shape : tuple of int
         Shape of one input.
+    offsets : tuple of int, optional
+        Where each device's rows begin, if ``train`` is in the order of the devices (:meth:`grouped`).
     """
 
     train: Split
@@ -60,13 +63,30 @@ class FederatedData:
     parts: list[Tensor]
     num_classes: int
     input_shape: tuple[int, ...]
+    offsets: tuple[int, ...] | None = None
 
     def device(self, index: int) -> Split:
-        """The examples of device ``index``, 0 <= index < number of devices, copied out of ``train``."""
+        """The examples of device ``index``, 0 <= index < number of devices: a view if grouped, else a copy."""
         if not 0 <= index < len(self.parts):
             raise ValueError(f"device = {index} does not exist; accepted: 0 to {len(self.parts) - 1}")
-        rows = self.parts[index]
+        rows: Tensor | slice = self.parts[index]
+        if self.offsets is not None:
+            rows = slice(self.offsets[index], self.offsets[index + 1])
         return Split(self.train.inputs[rows], self.train.targets[rows])
+
+    def grouped(self) -> FederatedData:
+        """The same data with ``train`` in the order of the devices, so that a device's examples are not copied.
+
+        Rows that no device holds are left out.
+        """
+        order = torch.cat(self.parts)
+        offsets = (0, *np.cumsum([len(part) for part in self.parts]).tolist())
+        return replace(
+            self,
+            train=Split(self.train.inputs[order], self.train.targets[order]),
+            parts=[torch.arange(a, b) for a, b in pairwise(offsets)],
+            offsets=offsets,
+        )
 
 
 def load(

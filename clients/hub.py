@@ -145,9 +145,7 @@ def _label_column(features: Any) -> str:
 
     for name in _LABEL_NAMES:
         feature = features.get(name)
-        if isinstance(feature, datasets.ClassLabel) or str(getattr(feature, "dtype", "")).startswith(
-            _NUMBERS[:2]
-        ):
+        if isinstance(feature, datasets.ClassLabel) or str(getattr(feature, "dtype", "")).startswith(_NUMBERS[:2]):
             return name
     raise ValueError(
         f"no column called {', '.join(_LABEL_NAMES)} holds integer labels; the columns are {dict(features)}"
@@ -163,9 +161,7 @@ def _inputs(data: Any, column: str) -> np.ndarray:
         images = [np.asarray(value) for value in data.select_columns(column).with_format("numpy")[:][column]]
     shapes = sorted({image.shape for image in images})
     if len(shapes) > 1:
-        raise ValueError(
-            f"column {column!r} holds inputs of different shapes, such as {shapes[:3]}; resize them first"
-        )
+        raise ValueError(f"column {column!r} holds inputs of different shapes, such as {shapes[:3]}; resize them first")
     stacked = np.stack(images) if images else np.empty((0,), np.float32)
     if stacked.dtype.kind == "f" and not np.isfinite(stacked).all():
         raise ValueError(f"column {column!r} holds NaN or infinite inputs")

@@ -175,9 +175,7 @@ def _find(name: str) -> Callable[..., Any]:
         return MODELS[name]
     module_name, colon, attribute = name.partition(":")
     if not (colon and module_name and attribute) or module_name.startswith("."):
-        raise ValueError(
-            f"model = {name!r} is not known; accepted: {', '.join(MODELS)}, or 'package.module:factory'"
-        )
+        raise ValueError(f"model = {name!r} is not known; accepted: {', '.join(MODELS)}, or 'package.module:factory'")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -202,6 +200,4 @@ def _check_parameters(name: str, factory: Callable[..., Any], parameters: dict[s
     except TypeError as error:
         given = {"input_shape", "num_classes"}
         accepted = [parameter for parameter in signature.parameters if parameter not in given]
-        raise ValueError(
-            f"model {name!r}: {error}; accepted: {', '.join(accepted) or 'no parameters'}"
-        ) from error
+        raise ValueError(f"model {name!r}: {error}; accepted: {', '.join(accepted) or 'no parameters'}") from error

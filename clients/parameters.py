@@ -34,9 +34,7 @@ def flat_state(model: nn.Module) -> Tensor:
     state = {name: t for name, t in model.state_dict(keep_vars=True).items() if t.is_floating_point()}
     dtypes = {t.dtype for t in state.values()}
     if len(dtypes) != 1:
-        raise ValueError(
-            f"model: expected one floating-point dtype, found {sorted(map(str, dtypes)) or 'none'}"
-        )
+        raise ValueError(f"model: expected one floating-point dtype, found {sorted(map(str, dtypes)) or 'none'}")
     if len({id(t) for t in state.values()}) != len(state):
         raise ValueError("model: two names share one tensor (tied weights); give each its own tensor")
     flat = torch.cat([t.detach().reshape(-1) for t in state.values()])

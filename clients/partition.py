@@ -101,9 +101,7 @@ def check_partition(partition: str, *, alpha: float | None, shards: int | None, 
             raise ValueError(f"partition = {partition!r} needs {name}, which is missing")
         if name != needed and value is not None:
             owner = next(kind for kind, parameter in _NEEDS.items() if parameter == name)
-            raise ValueError(
-                f"{name} = {value!r} belongs to partition {owner!r}, not to {partition!r}; remove it"
-            )
+            raise ValueError(f"{name} = {value!r} belongs to partition {owner!r}, not to {partition!r}; remove it")
     if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
         raise ValueError(f"alpha = {alpha!r} must be a finite number > 0")
     if shards is not None and (isinstance(shards, bool) or not isinstance(shards, int) or shards < 1):
@@ -179,9 +177,7 @@ def _deal_shards(library: Any, labels: np.ndarray, devices: int, shards: int, se
     return [np.concatenate([blocks[i] for i in part]) for part in _run(dealer, devices, len(blocks))]
 
 
-def _deal_dirichlet(
-    library: Any, labels: np.ndarray, devices: int, alpha: float, seed: int
-) -> list[np.ndarray]:
+def _deal_dirichlet(library: Any, labels: np.ndarray, devices: int, alpha: float, seed: int) -> list[np.ndarray]:
     """Draw until every device has a row. The library's own repeats can't name the empty device."""
     for draw in range(_DIRICHLET_DRAWS):
         dealer = library.DirichletPartitioner(
@@ -209,9 +205,7 @@ def _each_part(partitioner: Any, devices: int, rows: int, **columns: np.ndarray)
 
     partitioner.dataset = Dataset.from_dict({"row": np.arange(rows), **columns}).with_format("numpy")
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # datasets' way of asking pyarrow to sort, not ours to mend
+        warnings.simplefilter("ignore", FutureWarning)  # datasets' way of asking pyarrow to sort, not ours to mend
         for device in range(devices):
             yield np.asarray(partitioner.load_partition(device)[:]["row"], dtype=np.int64)
 

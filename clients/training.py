@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -109,12 +110,12 @@ class Trainer:
         self.model.train()
         anchor = [p.detach().clone() for p in self.parameters] if training.proximal_mu else None
         inputs, targets = data.inputs.to(self.device), data.targets.to(self.device)
-        velocity: list[Tensor] | None = None
+        velocity: Sequence[Tensor] | None = None
         total, visited = torch.zeros((), device=self.device), 0
         for batch in _batches(len(targets), training, seed, round, device):
             x, y = (inputs, targets) if batch is None else (inputs[batch], targets[batch])
             loss = functional.cross_entropy(self.model(x), y)
-            step = list(torch.autograd.grad(loss, self.parameters))
+            step = torch.autograd.grad(loss, self.parameters)
             with torch.no_grad():
                 if training.l2:
                     torch._foreach_add_(step, self.parameters, alpha=training.l2)
@@ -178,7 +179,5 @@ def compute_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"training.device: {name!r} is not supported; accepted: auto, cpu, cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"training.device: {name!r} asked for, but PyTorch finds no GPU; accepted here: auto, cpu"
-        )
+        raise ValueError(f"training.device: {name!r} asked for, but PyTorch finds no GPU; accepted here: auto, cpu")
     return device

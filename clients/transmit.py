@@ -7,9 +7,9 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
+from channel.layout import Layout
 from channel.order import DEVICE_QUERY, ORDER_KEY, SYMBOLS_KEY, TRANSMISSION_KEY, TransmitOrder
 from channel.uplink import symbol_scale
-from channel.layout import Layout
 
 RESIDUAL_KEY = "fedmac.residual"
 """Record of ``Context.state`` that keeps the error feedback's residual between rounds."""
@@ -62,9 +62,7 @@ def _coded(update: torch.Tensor, order: TransmitOrder, metrics: MetricRecord, co
         {
             SYMBOLS_KEY: ArrayRecord({SYMBOLS_KEY: Array(symbols.numpy())}),
             "metrics": metrics,
-            TRANSMISSION_KEY: ConfigRecord(
-                {"device": int(device), "norm": norm, "size": update.numel()}  # type: ignore[arg-type]
-            ),
+            TRANSMISSION_KEY: ConfigRecord({"device": int(device), "norm": norm, "size": update.numel()}),
         }
     )
 
@@ -72,8 +70,7 @@ def _coded(update: torch.Tensor, order: TransmitOrder, metrics: MetricRecord, co
 def _only_arrays(content: RecordDict, where: str) -> dict[str, np.ndarray]:
     if len(content.array_records) != 1:
         raise ValueError(
-            f"transmit: the {where} must carry exactly one ArrayRecord (the model), "
-            f"found {list(content.array_records)}"
+            f"transmit: the {where} must carry exactly one ArrayRecord (the model), found {list(content.array_records)}"
         )
     record = next(iter(content.array_records.values()))
     return {name: array.numpy() for name, array in record.items()}
@@ -81,5 +78,5 @@ def _only_arrays(content: RecordDict, where: str) -> dict[str, np.ndarray]:
 
 def _say_device(message: Message, context: Context) -> Message:
     device = context.node_config.get("partition-id", -1)
-    content = RecordDict({TRANSMISSION_KEY: ConfigRecord({"device": int(device)})})  # type: ignore[arg-type]
+    content = RecordDict({TRANSMISSION_KEY: ConfigRecord({"device": int(device)})})
     return Message(content, reply_to=message)

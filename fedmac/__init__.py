@@ -11,7 +11,8 @@ import lazy_loader
 if TYPE_CHECKING:
     from fedmac.record import RecordError
     from fedmac.runs import Run, run
-    from fedmac.scenario import Scenario, ScenarioError
+    from fedmac.scenario import Scenario
+    from fedmac.scenario_errors import ScenarioError
     from strategies.air_grid import AirGrid
     from strategies.over_the_air import OverTheAir
 
@@ -22,7 +23,8 @@ __all__ = ["AirGrid", "OverTheAir", "RecordError", "Run", "Scenario", "ScenarioE
 _LAZY = {
     "record": ["RecordError"],
     "runs": ["Run", "run"],
-    "scenario": ["Scenario", "ScenarioError"],
+    "scenario": ["Scenario"],
+    "scenario_errors": ["ScenarioError"],
 }
 
 _attached, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_LAZY)

@@ -18,10 +18,34 @@ from clients.data import FederatedData, load
 from clients.models import build as build_named_model
 from clients.training import Trainer, Training, compute_device
 from fedmac.scenario import ChannelSection, PowerControlSection, Scenario, UplinkSection
+from fedmac.scenario_errors import ScenarioError
 from strategies.names import STRATEGIES
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
+
+
+def rehearse(scenario: Scenario) -> None:
+    """Build everything a scenario names, so that what cannot run is refused before anything starts.
+
+    Raises
+    ------
+    ScenarioError
+        Naming the variant, and what the part that refused says.
+    DataUnavailable
+        If the data set is not on this machine and cannot be fetched.
+    """
+    for variant in scenario.resolve():
+        chosen = variant.scenario
+        try:
+            workplace = build_workplace(chosen, chosen.seed)
+            build_strategy(chosen)
+            uplink = build_uplink(chosen, chosen.seed)
+            if isinstance(uplink, AnalogUplink):
+                uplink.code.uses(workplace.trainer.size)
+        except (ValueError, TypeError) as error:
+            where = f'variant "{variant.name}": ' if scenario.variants else ""
+            raise ScenarioError(f"{where}{error}") from error
 
 
 def build_data(scenario: Scenario, seed: int) -> FederatedData:
@@ -40,7 +64,7 @@ def build_data(scenario: Scenario, seed: int) -> FederatedData:
         column=d.column,
         samples_per_device=d.samples_per_device,
         dtype=_dtype(scenario),
-    )
+    ).grouped()
 
 
 def build_model(scenario: Scenario, data: FederatedData, seed: int) -> torch.nn.Module:

@@ -89,9 +89,7 @@ def learn(
 class _Journal:
     """Joins what the air reports of a round with the server's evaluation."""
 
-    def __init__(
-        self, scenario: Scenario, workplace: Workplace, on_round: Callable[[RoundRecord], None]
-    ) -> None:
+    def __init__(self, scenario: Scenario, workplace: Workplace, on_round: Callable[[RoundRecord], None]) -> None:
         self.scenario = scenario
         self.workplace = workplace
         self.on_round = on_round
@@ -104,6 +102,8 @@ class _Journal:
     def evaluate(self, round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Called by Flower at the end of each round, and with round 0 before the first."""
         record: RoundRecord = {"round": round}
+        if round == 0:
+            record["parameters"] = self.workplace.trainer.size
         every, last = self.scenario.evaluation.every, self.scenario.rounds
         if round % every == 0 or round == last:
             record |= self._held_out(arrays)
@@ -121,7 +121,10 @@ class _Journal:
         named = {name: array.numpy() for name, array in arrays.items()}
         state = torch.from_numpy(Layout.of_arrays(named).flatten(named))
         figures: dict[str, float | None] = {}
-        for split, rows in (("validation", self.workplace.data.validation), ("test", self.workplace.data.test)):
+        for split, rows in (
+            ("validation", self.workplace.data.validation),
+            ("test", self.workplace.data.test),
+        ):
             if len(rows.targets):
                 result = self.workplace.trainer.evaluate(state, rows)
                 figures[f"{split}_accuracy"] = result.accuracy

@@ -9,7 +9,8 @@ import platform
 import shutil
 import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +28,10 @@ ROUNDS, SUMMARY, SCENARIO, ENVIRONMENT = "rounds.jsonl", "summary.json", "scenar
 
 class RecordError(RuntimeError):
     """The run folder cannot be written or read; the message names the path and the reason."""
+
+
+class FolderInTheWay(RecordError):
+    """The folder asked for holds something that this run may not touch."""
 
 
 class RunFolder:
@@ -120,6 +125,7 @@ def summary_row(variant: Variant, rounds: Iterable[RoundRecord]) -> dict[str, An
         "seeds": sorted(last),
         "units": variant.scenario.channel.units,
         "devices": variant.scenario.data.devices,
+        "parameters": next((f["parameters"] for f in finals if "parameters" in f), None),
     }
     for name in ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss"):
         values = [float(f[name]) for f in finals if name in f]
@@ -175,17 +181,17 @@ def prepare(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool) -> 
 
     Raises
     ------
-    RecordError
+    FolderInTheWay
         If the folder exists and neither `overwrite` nor `resume` is given; if it is not a run folder (never
         overwritten); if the run to resume is of another scenario.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if overwrite and resume:
-            raise RecordError("overwrite and resume: accepted: one of the two")
+            raise FolderInTheWay("overwrite and resume: accepted: one of the two")
         if not overwrite and not resume:
-            raise RecordError(f"{out}: exists already; accepted: another folder, --overwrite or --resume")
+            raise FolderInTheWay(f"{out}: exists already; accepted: another folder, --overwrite or --resume")
         if not (out / SCENARIO).is_file() or not (out / ENVIRONMENT).is_file():
-            raise RecordError(f"{out}: exists and is not a run folder; accepted: another folder")
+            raise FolderInTheWay(f"{out}: exists and is not a run folder; accepted: another folder")
         if resume:
             _refuse_other_scenario(out, scenario)
         else:
@@ -204,7 +210,7 @@ def _refuse_other_scenario(out: Path, scenario: Scenario) -> None:
     differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
     if differing:
         changes = "; ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} asked for" for key in differing)
-        raise RecordError(f"{out}: holds a run of another scenario ({changes}); accepted: the same scenario")
+        raise FolderInTheWay(f"{out}: holds a run of another scenario ({changes}); accepted: the same scenario")
 
 
 def environment() -> dict[str, Any]:
@@ -226,18 +232,13 @@ def environment() -> dict[str, Any]:
     }
 
 
-class _writing:
-    """Turns an OSError into a RecordError that names the path."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise RecordError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn an OSError into a RecordError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _jsonable(value: Any) -> Any:

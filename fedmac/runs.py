@@ -161,7 +161,13 @@ def run(
     checked = Scenario.load(scenario, changes)
     folder = Path(out) if out is not None else _free_folder(checked.name)
     return perform_scenario(
-        checked, folder, only=tuple(only), overwrite=overwrite, resume=resume, progress=progress, sinks=tuple(sinks)
+        checked,
+        folder,
+        only=tuple(only),
+        overwrite=overwrite,
+        resume=resume,
+        progress=progress,
+        sinks=tuple(sinks),
     )
 
 
@@ -176,11 +182,14 @@ def perform_scenario(
     sinks: tuple[str, ...],
 ) -> Run:
     """Run a validated scenario into `out`; the summary and the report are written however it ends."""
+    from fedmac.build import rehearse
     from fedmac.engines import run_jobs
+    from fedmac.learn import quiet_flower
     from fedmac.report import write_report
     from fedmac.sinks import open_sinks
 
-    with open_sinks(sinks, out) as write_to_sinks:
+    with quiet_flower(), open_sinks(sinks, out) as write_to_sinks:
+        rehearse(scenario)
         prepare(out, scenario, overwrite=overwrite, resume=resume)
         jobs = plan(scenario, out, only)
 

@@ -145,7 +145,9 @@ class PowerControlSection(Section):
     power_dbm: Finite | None = Field(None, description="the same in dBm (physical units only)")
     energy_per_round: NonNegative | None = Field(None, description="limit on a device's energy a round")
     solver: Literal["auto", "cvxpy", "closed-form"] | None = Field(None, description="of minimum-mse")
-    threshold: NonNegative | None = Field(None, description="of truncated-inversion: least |h|^2 that sends")
+    threshold: NonNegative | None = Field(
+        None, description="of truncated-inversion: least |h|^2 that sends (default: best)"
+    )
     receive: Literal["lmmse", "unbiased"] | None = Field(None, description="of full-power: receive scale")
 
     @model_validator(mode="after")
@@ -257,7 +259,9 @@ class Scenario(Section):
         return self
 
     @classmethod
-    def load(cls, source: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any] | None = None) -> Scenario:
+    def load(
+        cls, source: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any] | None = None
+    ) -> Scenario:
         """Read and validate a scenario.
 
         Parameters

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fedmac.scenario import Scenario, ScenarioError
+from fedmac.scenario import Scenario
+from fedmac.scenario_errors import ScenarioError
 
 
 def scenario_from_text(text: str, overrides: str = "") -> Scenario:

@@ -10,7 +10,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedmac.build import build_workplace
 from fedmac.record import prepare
-from fedmac.scenario import Scenario, ScenarioError
+from fedmac.scenario import Scenario
+from fedmac.scenario_errors import ScenarioError
 from fedmac.scenario_text import scenario_from_text
 from fedmac.session import perform, plan, summarise
 

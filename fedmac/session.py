@@ -12,7 +12,8 @@ from flwr.serverapp import Grid
 from clients.app import Workplace
 from fedmac.learn import learn
 from fedmac.record import SUMMARY, RunFolder, write_json
-from fedmac.scenario import Scenario, ScenarioError, Variant
+from fedmac.scenario import Scenario, Variant
+from fedmac.scenario_errors import ScenarioError
 
 RoundRecord = dict[str, Any]
 

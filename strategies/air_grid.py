@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,12 @@ class AirGrid(Grid):
         return self.grid.run
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         """Create a message on the wrapped grid."""
         return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
@@ -132,9 +137,7 @@ class AirGrid(Grid):
             self._meet(strangers)
         return sorted(nodes, key=lambda node: self._device_of[node])
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and return what arrives: over the air, at most one merged reply and the error replies."""
         messages = list(messages)
         if not messages or not _goes_over_the_air(messages[0]):
@@ -172,9 +175,7 @@ class AirGrid(Grid):
         for node in sorted(set(strangers) - set(self._device_of)):
             self._device_of[node] = next(free)
 
-    def _gather(
-        self, messages: list[Message], order: TransmitOrder, size: int, timeout: float | None
-    ) -> Gathered:
+    def _gather(self, messages: list[Message], order: TransmitOrder, size: int, timeout: float | None) -> Gathered:
         """Ask the devices by message, and check what each sends."""
         contents: dict[int, RecordDict] = {}
         for message in messages:
@@ -236,7 +237,8 @@ class AirGrid(Grid):
 
     def _report(self, message: Message, gathered: Gathered, reception: Reception | None) -> None:
         """Charge the ledger and tell the observer."""
-        round = int(next(iter(message.content.config_records.values()), {}).get("server-round", self.exchanges))
+        config: Mapping[str, Any] = next(iter(message.content.config_records.values()), ConfigRecord())
+        round = int(config.get("server-round", self.exchanges))
         cohort = gathered.cohort
         self.ledger.grow(self._total())
         record: Record = {
@@ -254,9 +256,7 @@ class AirGrid(Grid):
                 "heard": reception.update is not None,
                 "weights": cohort.weights.tolist(),
                 "update_norms": cohort.norms.tolist(),
-                "silent": []
-                if amplitudes is None
-                else cohort.devices[np.asarray(amplitudes) == 0].tolist(),
+                "silent": [] if amplitudes is None else cohort.devices[np.asarray(amplitudes) == 0].tolist(),
                 "metrics": weighted_metrics(gathered.metrics, cohort.weights),
                 **reception.record,
             }

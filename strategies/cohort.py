@@ -107,15 +107,13 @@ def read_symbols(message: Message, uses: int, size: int) -> tuple[NDArray[np.flo
     arrays = message.content.array_records
     transmission = message.content.config_records.get(TRANSMISSION_KEY)
     if transmission is None or SYMBOLS_KEY not in arrays or SYMBOLS_KEY not in arrays[SYMBOLS_KEY]:
-        raise BadPayload(
-            "the reply carries no symbols: does the device's ClientApp use the mod clients.transmit?"
-        )
+        raise BadPayload("the reply carries no symbols: does the device's ClientApp use the mod clients.transmit?")
     symbols = arrays[SYMBOLS_KEY][SYMBOLS_KEY].numpy()
     if not np.issubdtype(symbols.dtype, np.floating):
         raise BadPayload(f"symbols have dtype {symbols.dtype}, expected a floating-point dtype")
     if symbols.shape != (uses,) or int(transmission["size"]) != size:  # type: ignore[arg-type]
         raise BadPayload(
-            f"symbols of shape {symbols.shape} for an update of {transmission['size']} entries, "
+            f"symbols of shape {symbols.shape} for an update of {transmission['size']!r} entries, "
             f"expected shape ({uses},) for {size}"
         )
     if not np.isfinite(symbols).all():

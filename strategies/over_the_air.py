@@ -89,9 +89,7 @@ class OverTheAir(Strategy):
         on_exchange: Callable[[Record], None] | None = None,
     ) -> None:
         if not isinstance(strategy, Strategy):
-            raise TypeError(
-                f"strategy: expected a flwr.serverapp.strategy.Strategy, got {type(strategy).__name__}"
-            )
+            raise TypeError(f"strategy: expected a flwr.serverapp.strategy.Strategy, got {type(strategy).__name__}")
         if isinstance(strategy, NEEDS_INDIVIDUAL_UPDATES) and not uplink.individual:
             raise ValueError(
                 f"strategy: {type(strategy).__name__} needs each device's own update, but {type(uplink).__name__} "

@@ -59,15 +59,6 @@ class Code(ABC):
         self.decoder: Decoder = decoder
         self.error_feedback = error_feedback
 
-    @property
-    def parameters(self) -> dict[str, float | int | str | bool]:
-        """The keyword arguments that build this code again, for the transmit order."""
-        return {
-            **self._count.parameters,
-            "decoder": self.decoder,
-            "error_feedback": self.error_feedback,
-        }
-
     @abstractmethod
     def uses(self, size: int) -> int:
         """Real channel uses m that an update of ``size`` entries takes."""
@@ -246,12 +237,6 @@ class SymbolCount:
         self.ratio = ratio
         self.uses = None if uses is None else int(uses)
 
-    @property
-    def parameters(self) -> dict[str, float | int]:
-        """The one of ``ratio`` and ``uses`` that was given."""
-        given = {"ratio": self.ratio, "uses": self.uses}
-        return {name: value for name, value in given.items() if value is not None}
-
     def of(self, size: int) -> int:
         """m for an update of ``size`` entries; at least one."""
         if size < 1:
@@ -260,9 +245,7 @@ class SymbolCount:
             return max(1, round(self.ratio * size))
         assert self.uses is not None
         if self.uses > size:
-            raise ValueError(
-                f"uses={self.uses} is more than the size {size} of the update; accepted: 1 to {size}"
-            )
+            raise ValueError(f"uses={self.uses} is more than the size {size} of the update; accepted: 1 to {size}")
         return self.uses
 
     @property

@@ -25,11 +25,6 @@ class Uncoded(Code):
         super().__init__()
         self._count = SymbolCount(ratio=1.0, uses=None)
 
-    @property
-    def parameters(self) -> dict[str, float | int | str | bool]:
-        """None."""
-        return {}
-
     def uses(self, size: int) -> int:
         """One real use per entry."""
         return self._count.of(size)

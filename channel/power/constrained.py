@@ -16,9 +16,7 @@ Constraint = Callable[[Any, Any], Any]
 """``(amplitudes, receive_scale) -> cvxpy constraint or list of them``."""
 
 LARGEST_INVERSE = 1e3  # a below 1e-3 of the unconstrained optimum is silence: keeps every program bounded
-NOISE_FLOOR = (
-    1e-6  # relative to the optimum's arriving amplitude: without noise the scale would be undetermined
-)
+NOISE_FLOOR = 1e-6  # relative to the optimum's arriving amplitude: without noise the scale would be undetermined
 RELATIVE_TOLERANCE = 1e-8
 MAXIMUM_PROGRAMS = 60
 
@@ -113,10 +111,7 @@ class ConstrainedProgram:
         best_scale = optimal_receive_scale(problem)
         self._fill(problem, best_scale)
         silence = float(np.linalg.norm(self._weights.value))  # root error of hearing nobody
-        low = (
-            np.sqrt(problem.mse(problem.invert(best_scale, problem.wanted), best_scale))
-            / problem.weights.max()
-        )
+        low = np.sqrt(problem.mse(problem.invert(best_scale, problem.wanted), best_scale)) / problem.weights.max()
         high, t = np.inf, float(low)
         answer: tuple[Real, float] | None = None
         for _ in range(MAXIMUM_PROGRAMS):
@@ -173,8 +168,7 @@ def _convex(made: Any, source: Constraint) -> list[Any]:
     for constraint in constraints:
         if not hasattr(constraint, "is_dcp"):
             raise ValueError(
-                f"the constraint {source} returned {constraint!r}; accepted: a cvxpy constraint "
-                "or a list of them"
+                f"the constraint {source} returned {constraint!r}; accepted: a cvxpy constraint or a list of them"
             )
         if not constraint.is_dcp():
             raise ValueError(

@@ -31,7 +31,8 @@ class MinimumMSE(PowerControl):
         of them. ``amplitudes`` is a cvxpy expression of shape (K,), the b_i in sqrt(W); ``receive_scale``
         stands for a and can be bounded on either side (``<=``, ``>=``, ``==``) by a positive number; its
         ``inverse`` 1/a is an affine cvxpy expression and its ``expression`` a convex one. With constraints
-        cvxpy solves for any K, by a few second-order cone programs.
+        cvxpy solves for any K, by a few second-order cone programs. They hold to the solver's 1e-8 absolute:
+        bring a constraint in very small units to order one, for example ``cp.sum_squares(b) / budget <= 1``.
 
     Raises
     ------

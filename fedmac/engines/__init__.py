@@ -56,7 +56,7 @@ def _run_on_flower(
     """One Flower app run for all jobs; its rounds are read from the run folder as they appear."""
     import tempfile
 
-    from fedmac.engines.flower import EngineError, run_app, write_app
+    from fedmac.engines.flower import EngineError, Scalar, run_app, write_app
 
     nodes = {job.variant.scenario.data.devices for job in jobs}
     if len(nodes) != 1:
@@ -66,7 +66,7 @@ def _run_on_flower(
     out = out.absolute()
     follow = _Follower([job.folder.rounds for job in jobs], note)
     follow.skip()
-    config = {
+    config: dict[str, Scalar] = {
         "scenario": (out / SCENARIO).read_text(encoding="utf-8") + "\n",
         "overrides": "",
         "only": ",".join(only),

@@ -42,8 +42,8 @@ _LAST_LOGS_SECONDS = 10.0  # the log stream ends a few seconds after the run doe
 _LONGEST_HOME = 37  # Ray's sockets live below it and a Unix socket's path holds 107 bytes
 _TAIL_LINES = 30
 
-# Ends what we start when we are killed without a chance to clean up (Linux's PR_SET_PDEATHSIG is 1), and what
-# Flower and Ray start ends with it. A preexec_fn would do the same but may deadlock where threads run, as in torch.
+# Ends what we start when we are killed with no chance to clean up (Linux's PR_SET_PDEATHSIG is 1); Flower and
+# Ray then end what they started once the clients at work are done. A preexec_fn may deadlock beside threads.
 _DIE_WITH_PARENT = (
     "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGTERM); "
     "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
@@ -95,9 +95,7 @@ class FlowerSimulation:
         if self.total_cpus is None:
             return
         enough = self.total_cpus >= self.cpus_per_node
-        _require(
-            enough, "total_cpus", self.total_cpus, f"None or at least cpus_per_node ({self.cpus_per_node})"
-        )
+        _require(enough, "total_cpus", self.total_cpus, f"None or at least cpus_per_node ({self.cpus_per_node})")
         _require(self.ray_address is None, "total_cpus", self.total_cpus, "None where ray_address is given")
 
     def federation_config(self) -> str:

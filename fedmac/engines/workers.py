@@ -74,9 +74,7 @@ class Lanes:
         self.sums = sums
         self.kept: dict[int, tuple[list[int], Tensor]] = {}
 
-    def train(
-        self, lanes: Mapping[int, Sequence[int]], config: Mapping[str, Any], keep: bool
-    ) -> list[DeviceReport]:
+    def train(self, lanes: Mapping[int, Sequence[int]], config: Mapping[str, Any], keep: bool) -> list[DeviceReport]:
         """Train the devices of the lanes; keep their updates, or add them up weighted by their examples."""
         reports = []
         for lane, devices in lanes.items():
@@ -169,11 +167,7 @@ class Team:
         self.received.copy_(received)
         parts = np.array_split(np.asarray(devices, dtype=np.int64), LANES)
         self._lanes = {lane: part.tolist() for lane, part in enumerate(parts) if len(part)}
-        reports = [
-            report
-            for answer in self._everyone("train", self._lanes, config, keep)
-            for report in answer
-        ]
+        reports = [report for answer in self._everyone("train", self._lanes, config, keep) for report in answer]
         self._examples = sum(r.examples for r in reports if r.failure is None and np.isfinite(r.norm))
         return sorted(reports, key=lambda report: report.device)
 

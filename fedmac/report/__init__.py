@@ -45,9 +45,7 @@ def write_report(folders: Path | str | Sequence[Path | str], out: Path | str | N
     if not paths:
         raise ValueError("folders: got none, expected at least one run folder")
     if out is None and len(paths) > 1:
-        raise ValueError(
-            f"out: got None with {len(paths)} run folders, expected the file to write the comparison to"
-        )
+        raise ValueError(f"out: got None with {len(paths)} run folders, expected the file to write the comparison to")
     target = paths[0] if out is None else Path(out)
     if target.is_dir() or out is None:
         target = target / "report.html"

@@ -25,9 +25,7 @@ def error_figure(rounds: pd.DataFrame) -> go.Figure:
     no point.
     """
     figure = base_figure("round")
-    figure.update_yaxes(
-        type="log", title_text="squared error", exponentformat="power", minor={"ticks": "outside"}
-    )
+    figure.update_yaxes(type="log", title_text="squared error", exponentformat="power", minor={"ticks": "outside"})
     for index, (name, rows) in enumerate(rounds.groupby("variant", sort=False)):
         for value, label, dash in (("mse_measured", "measured", "solid"), ("mse_predicted", "theory", "dot")):
             curve = mean_over_seeds(rows, value)
@@ -44,9 +42,7 @@ def silence_figure(rounds: pd.DataFrame) -> go.Figure:
     """
     figure = base_figure("round")
     figure.update_yaxes(title_text="devices", rangemode="tozero")
-    counts = rounds.assign(
-        **{key: [_length(value) for value in rounds[key]] for key in ("silent", "failures")}
-    )
+    counts = rounds.assign(**{key: [_length(value) for value in rounds[key]] for key in ("silent", "failures")})
     counts["trained"] = rounds["round"] > 0
     for index, (name, rows) in enumerate(counts.groupby("variant", sort=False)):
         for value, label, dash in (("silent", "silent", "solid"), ("failures", "failed", "dot")):
@@ -135,9 +131,7 @@ def _power_share(amplitudes: NDArray[np.float64], limit: object) -> NDArray[np.f
     return amplitudes**2 / np.where((limits > 0) & np.isfinite(limits), limits, np.nan)
 
 
-def _heat_map(
-    rows: pd.DataFrame, values: list[NDArray[np.float64]], title: str, hover: str
-) -> go.Figure | None:
+def _heat_map(rows: pd.DataFrame, values: list[NDArray[np.float64]], title: str, hover: str) -> go.Figure | None:
     """Draw a value per device (down) and round (across); None if no value is finite."""
     shown = thin(len(rows), MAX_MAP_ROUNDS)
     ids = [_device_ids(device_ids, value) for device_ids, value in zip(rows["devices"], values, strict=True)]

@@ -20,6 +20,8 @@ X_AXES = MappingProxyType(
     }
 )
 
+SHORT_NAMES = MappingProxyType({"energy": "energy_j_per_device_mean", "air_time": "air_time_s"})
+
 # Okabe & Ito's palette: told apart with every common colour vision. Black is left out (lost on a dark page)
 # and yellow comes last (pale on a white one); from the eighth variant on the dash changes.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
@@ -38,7 +40,8 @@ def accuracy_figure(rounds: pd.DataFrame, x: str = "round", *, energy_unit: str 
         A row per variant, seed and round with the columns ``variant``, ``seed``, ``round``, ``test_accuracy``
         and `x`; costs are cumulative over rounds.
     x
-        What to draw against: ``round``, ``channel_uses``, ``energy_j_per_device_mean`` or ``air_time_s`` (s).
+        What to draw against: ``round``, ``channel_uses``, ``energy_j_per_device_mean`` (or ``energy``) or
+        ``air_time_s`` (or ``air_time``; s).
     energy_unit
         Written behind "energy per device" on the axis, such as ``J`` or ``normalised``.
 
@@ -76,9 +79,7 @@ def mean_over_seeds(rows: pd.DataFrame, value: str, x: str = "round") -> pd.Data
         Columns ``round``, ``x``, ``mean``, ``std`` (of the sample, n - 1; NaN for one seed) and ``seeds``,
         for the rounds in which `value` and `x` are finite for at least one seed.
     """
-    table = pd.DataFrame(
-        {"round": numbers(rows["round"]), "x": numbers(rows[x]), "value": numbers(rows[value])}
-    )
+    table = pd.DataFrame({"round": numbers(rows["round"]), "x": numbers(rows[x]), "value": numbers(rows[value])})
     # Before training nothing was sent: a cost that round 0 does not carry is zero.
     table.loc[(table["round"] == 0) & table["x"].isna(), "x"] = 0.0
     known = np.isfinite(table.to_numpy()).all(axis=1)
@@ -120,9 +121,7 @@ def require_columns(rounds: pd.DataFrame, *columns: str) -> None:
     """Raise ValueError naming the columns that `rounds` lacks."""
     missing = [column for column in columns if column not in rounds.columns]
     if missing:
-        raise ValueError(
-            f"rounds: got a table without {', '.join(missing)}, expected columns {', '.join(columns)}"
-        )
+        raise ValueError(f"rounds: got a table without {', '.join(missing)}, expected columns {', '.join(columns)}")
 
 
 def base_figure(x_title: str) -> go.Figure:
@@ -150,8 +149,9 @@ def base_figure(x_title: str) -> go.Figure:
 
 
 def _curves(rounds: pd.DataFrame, value: str, x: str, energy_unit: str | None) -> go.Figure:
+    given, x = x, SHORT_NAMES.get(x, x)
     if x not in X_AXES:
-        raise ValueError(f"x: got {x!r}, expected one of {', '.join(X_AXES)}")
+        raise ValueError(f"x: got {given!r}, expected one of {', '.join([*X_AXES, *SHORT_NAMES])}")
     require_columns(rounds, "variant", "seed", "round", value, x)
     unit = f" ({plain(energy_unit)})" if energy_unit and x.startswith("energy") else ""
     figure = base_figure(X_AXES[x] + unit)

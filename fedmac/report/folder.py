@@ -69,8 +69,7 @@ def read_run(folder: Path) -> Record:
     files = _round_files(folder)
     if not files and not (folder / "summary.json").is_file() and not (folder / "scenario.toml").is_file():
         raise ValueError(
-            f"run folder: got {str(folder)!r}, "
-            "expected a folder with summary.json, scenario.toml or rounds.jsonl in it"
+            f"run folder: got {str(folder)!r}, expected a folder with summary.json, scenario.toml or rounds.jsonl in it"
         )
     summary = _read_object(folder / "summary.json")
     name = str(summary.get("name") or folder.resolve().name)
@@ -80,9 +79,7 @@ def read_run(folder: Path) -> Record:
         rows += _read_rounds(file, name if file.parent == folder else file.parent.name, notices)
     rounds = _frame(rows, folder)
     if not summary:
-        notices.append(
-            "There is no summary.json: the run has not ended, and the table is made from its rounds."
-        )
+        notices.append("There is no summary.json: the run has not ended, and the table is made from its rounds.")
     elif summary.get("interrupted"):
         notices.append("The run was interrupted: figures hold for the rounds that were done.")
     variants = _variants(summary, rounds)
@@ -157,13 +154,9 @@ def _read_rounds(file: Path, variant: str, notices: list[str]) -> Iterator[dict[
                 row = json.loads(line)
             except ValueError as error:
                 if not line.endswith(b"\n"):
-                    notices.append(
-                        f"The last line of {file.name} of {variant} is cut short; it was left out."
-                    )
+                    notices.append(f"The last line of {file.name} of {variant} is cut short; it was left out.")
                     return
-                raise ValueError(
-                    f"{file}:{number}: got a line that is no JSON, expected an object"
-                ) from error
+                raise ValueError(f"{file}:{number}: got a line that is no JSON, expected an object") from error
             if not isinstance(row, dict) or "round" not in row:
                 raise ValueError(f"{file}:{number}: got {row!r:.80}, expected an object with the key 'round'")
             row = {"variant": variant, "seed": 0, **row}
@@ -181,13 +174,9 @@ def _frame(rows: list[dict[str, Any]], folder: Path) -> pd.DataFrame:
         try:
             frame[column] = pd.to_numeric(frame[column]).astype(float)
         except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{folder}: {column} of rounds.jsonl: {error}, expected numbers or null"
-            ) from error
+            raise ValueError(f"{folder}: {column} of rounds.jsonl: {error}, expected numbers or null") from error
     # A resumed run may repeat the round it stopped in: the later line counts.
-    return frame.drop_duplicates(list(KEYS), keep="last").sort_values(
-        list(KEYS), kind="stable", ignore_index=True
-    )
+    return frame.drop_duplicates(list(KEYS), keep="last").sort_values(list(KEYS), kind="stable", ignore_index=True)
 
 
 def _variants(summary: Mapping[str, Any], rounds: pd.DataFrame) -> tuple[Mapping[str, Any], ...]:
@@ -206,9 +195,7 @@ def _variants(summary: Mapping[str, Any], rounds: pd.DataFrame) -> tuple[Mapping
 def _in_order(rounds: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Put the rounds into the summary's order of variants, which is the scenario's."""
     place = {name: index for index, name in enumerate(names)}
-    return rounds.sort_values(
-        "variant", kind="stable", key=lambda column: column.map(place), ignore_index=True
-    )
+    return rounds.sort_values("variant", kind="stable", key=lambda column: column.map(place), ignore_index=True)
 
 
 def summarise(name: str, rows: pd.DataFrame) -> dict[str, Any]:

@@ -176,9 +176,7 @@ def _reasons(reasons: Sequence[tuple[str, str, int]]) -> str:
     )
     heads = "".join(f'<th scope="col">{word}</th>' for word in ("variant", "reason", "times"))
     more = (
-        f"<p>{len(reasons) - MAX_REASONS:,} more reasons are in the record.</p>"
-        if len(reasons) > MAX_REASONS
-        else ""
+        f"<p>{len(reasons) - MAX_REASONS:,} more reasons are in the record.</p>" if len(reasons) > MAX_REASONS else ""
     )
     return (
         "<section><h3>Why devices failed</h3>"
@@ -191,9 +189,7 @@ def _setting(sources: Sequence[Source]) -> str:
     parts = []
     for source in sources:
         scenario = escape(source.scenario or "There is no scenario.toml in this folder.")
-        parts.append(
-            f"<details><summary>Scenario of {escape(source.name)}</summary><pre>{scenario}</pre></details>"
-        )
+        parts.append(f"<details><summary>Scenario of {escape(source.name)}</summary><pre>{scenario}</pre></details>")
         if source.environment:
             rows = "".join(
                 f'<tr><th scope="row">{escape(key)}</th><td>{escape(value)}</td></tr>'

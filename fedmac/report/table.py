@@ -88,9 +88,7 @@ def number(variant: Variant, key: str) -> float | None:
 
 def verdict_table(variants: Sequence[Variant]) -> str:
     """Return the table, with its columns' notes, as HTML; columns that no variant fills are left out."""
-    columns = [
-        column for column in COLUMNS if any(number(variant, column.key) is not None for variant in variants)
-    ]
+    columns = [column for column in COLUMNS if any(number(variant, column.key) is not None for variant in variants)]
     shared = energy_unit(variants)
     heads = "".join(f'<th scope="col">{escape(_heading(column, shared))}</th>' for column in columns)
     body = "".join(_row(variant, columns, shared is None) for variant in variants)
@@ -112,9 +110,7 @@ def verdict_sentences(variants: Sequence[Variant]) -> list[str]:
     top, leader = max(scored, key=lambda pair: pair[0] or 0.0)
     assert top is not None
     sentence = f"Highest test accuracy: {leader['name']}, {_cell(leader, COLUMNS[0])}."
-    close = [
-        v["name"] for value, v in scored if v is not leader and top - (value or 0.0) <= _spread(leader, v)
-    ]
+    close = [v["name"] for value, v in scored if v is not leader and top - (value or 0.0) <= _spread(leader, v)]
     if close:
         sentence += f" Within one standard deviation of it: {', '.join(close)}."
     elif all(_spread(leader, variant) == 0.0 for _, variant in scored):
@@ -156,9 +152,7 @@ def _row(variant: Variant, columns: Sequence[Column], show_unit: bool) -> str:
     seeds = variant.get("seeds")
     cells = [str(len(seeds)) if isinstance(seeds, list) else ABSENT]
     for column in columns:
-        unit = (
-            UNITS.get(str(variant.get("units")), "") if column.key.startswith("energy") and show_unit else ""
-        )
+        unit = UNITS.get(str(variant.get("units")), "") if column.key.startswith("energy") and show_unit else ""
         cells.append(f"{_cell(variant, column)} {unit}".strip())
     return (
         f'<tr><th scope="row">{escape(str(variant["name"]))}</th>'

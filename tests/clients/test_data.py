@@ -146,9 +146,7 @@ def test_a_column_of_the_data_set_can_choose_the_device() -> None:
     order = np.random.default_rng(0).permutation(30)
     for device, part in enumerate(data.parts):
         assert set(order[part] % 3) == {device}
-    with pytest.raises(
-        ValueError, match="column = 'author' is not in the data set; accepted: writer, image, label"
-    ):
+    with pytest.raises(ValueError, match="column = 'author' is not in the data set; accepted: writer, image, label"):
         load(images(30), devices=3, partition="column", column="author")
 
 

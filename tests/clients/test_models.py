@@ -107,9 +107,7 @@ def test_a_model_can_come_from_an_import_path(factories: str) -> None:
     ],
 )
 @pytest.mark.usefixtures("factories")
-def test_a_bad_model_is_refused(
-    name: str, parameters: dict[str, object], error: type[Exception], message: str
-) -> None:
+def test_a_bad_model_is_refused(name: str, parameters: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build(name, (64,), 10, **parameters)  # type: ignore[arg-type]
 

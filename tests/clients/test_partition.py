@@ -42,18 +42,14 @@ def test_every_partition_is_covered_here() -> None:
     shards=st.integers(1, 5),
     seed=st.integers(0, 1000),
 )
-def test_every_row_is_on_exactly_one_device(
-    partition: str, rows: int, devices: int, shards: int, seed: int
-) -> None:
+def test_every_row_is_on_exactly_one_device(partition: str, rows: int, devices: int, shards: int, seed: int) -> None:
     labels = np.random.default_rng(seed).integers(0, 5, rows)
     arguments = {
         "shards": {"shards": shards},
         "dirichlet": {"alpha": 5.0},
         "column": {"groups": np.arange(rows) % 9},
     }
-    parts = partition_rows(
-        labels, partition=partition, devices=devices, seed=seed, **arguments.get(partition, {})
-    )  # type: ignore[arg-type]
+    parts = partition_rows(labels, partition=partition, devices=devices, seed=seed, **arguments.get(partition, {}))  # type: ignore[arg-type]
     assert len(parts) == devices
     assert min(len(part) for part in parts) >= 1
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(rows))
@@ -157,9 +153,7 @@ def test_a_device_left_empty_by_dirichlet_is_named() -> None:
         partition_rows(LABELS[:40], partition="dirichlet", devices=30, alpha=0.01)
 
 
-def test_a_damaged_or_unwritable_cache_costs_only_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_or_unwritable_cache_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     disk_cache.forget()
     made = partition_rows(LABELS, partition="contiguous", devices=4)

@@ -32,28 +32,20 @@ def run_rows(
                 "variant": variant,
                 "seed": seed,
                 "round": number,
-                "test_accuracy": best
-                - (best - 0.1) * float(np.exp(-number / 15))
-                + 0.005 * generator.normal(),
+                "test_accuracy": best - (best - 0.1) * float(np.exp(-number / 15)) + 0.005 * generator.normal(),
                 "test_loss": 0.4 + 2.0 * float(np.exp(-number / 15)),
             }
-            rows.append(
-                metrics if number == 0 else metrics | _air(generator, number, devices, fading, silent)
-            )
+            rows.append(metrics if number == 0 else metrics | _air(generator, number, devices, fading, silent))
     return rows
 
 
-def _air(
-    generator: np.random.Generator, number: int, devices: int, fading: bool, silent: bool
-) -> dict[str, Any]:
+def _air(generator: np.random.Generator, number: int, devices: int, fading: bool, silent: bool) -> dict[str, Any]:
     predicted = 0.1 + 1.0 / number
     row: dict[str, Any] = {
         "train_loss": 0.5 + 2.0 / number,
         "participants": devices,
         "silent": [0] if silent else [],
-        "failures": [{"device": 1, "reason": f"NaN <in> & out of {NASTY}"}]
-        if silent and number % 7 == 3
-        else [],
+        "failures": [{"device": 1, "reason": f"NaN <in> & out of {NASTY}"}] if silent and number % 7 == 3 else [],
         "channel_uses": 785 * number,
         "energy_j_per_device_mean": 50.0 * number,
         "energy_j_per_device_max": 60.0 * number,

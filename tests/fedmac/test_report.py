@@ -131,9 +131,7 @@ def test_table_gives_the_unit_of_energy_per_row_where_units_differ() -> None:
 
 
 def test_table_shows_diverged_and_absent_figures_as_such() -> None:
-    table = verdict_table(
-        [{"name": "a", "test_accuracy": float("nan")}, {"name": "b", "test_accuracy": None}]
-    )
+    table = verdict_table([{"name": "a", "test_accuracy": float("nan")}, {"name": "b", "test_accuracy": None}])
     assert "not finite" in table
     assert "<td>\N{EN DASH}</td>" in table
 
@@ -184,12 +182,12 @@ def test_figures_for_notebooks_name_what_is_wrong() -> None:
         accuracy_figure(rows, x="rounds")
     with pytest.raises(ValueError, match="without channel_uses"):
         accuracy_figure(rows, x="channel_uses")
+    energy = accuracy_figure(rows.assign(energy_j_per_device_mean=7.0), x="energy")
+    assert list(energy.data[0].x) == [7.0]
 
 
 def test_loss_that_spans_decades_is_drawn_on_a_log_axis() -> None:
-    rows = pd.DataFrame(
-        {"variant": "v", "seed": 0, "round": [0, 1, 2], "test_loss": [2.3, 1e5, float("inf")]}
-    )
+    rows = pd.DataFrame({"variant": "v", "seed": 0, "round": [0, 1, 2], "test_loss": [2.3, 1e5, float("inf")]})
     figure = loss_figure(rows)
     assert figure.layout.yaxis.type == "log"
     assert list(figure.data[0].y) == [2.3, 1e5], "a loss that is not finite is a gap"
@@ -294,9 +292,7 @@ def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_an_old_report_stays_whole_when_the_disk_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_report_stays_whole_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_run(tmp_path, [run_rows("rlc", seeds=[0], rounds=1, devices=2)])
     page = write_report(folder)
     before = page.read_bytes()

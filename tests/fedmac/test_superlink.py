@@ -58,9 +58,7 @@ def train(message, context):
 def app(tmp_path: Path) -> Path:
     """A Flower app of our own whose nodes answer 5 + their partition id."""
     config: dict[str, flower.Scalar] = {"out": "", "started": "", "fail": False, "nodes": 1}
-    directory = write_app(
-        tmp_path / "app", config, serverapp="tiny.apps:server", clientapp="tiny.apps:client"
-    )
+    directory = write_app(tmp_path / "app", config, serverapp="tiny.apps:server", clientapp="tiny.apps:client")
     (directory / "tiny").mkdir()
     (directory / "tiny/__init__.py").touch()
     (directory / "tiny/apps.py").write_text(APPS)
@@ -101,9 +99,7 @@ def test_a_run_reaches_every_node_and_leaves_nothing_behind(
     polls: list[float] = []
     out = tmp_path / "out.json"
     log = tmp_path / "logs/run.log"
-    run_app(
-        app, {"out": str(out), "nodes": 3}, nodes=3, workers=2, log=log, on_poll=lambda: polls.append(0.0)
-    )
+    run_app(app, {"out": str(out), "nodes": 3}, nodes=3, workers=2, log=log, on_poll=lambda: polls.append(0.0))
 
     facts = json.loads(out.read_text())
     assert facts["sum"] == 3 * 5 + (0 + 1 + 2)
@@ -135,9 +131,7 @@ def test_a_failing_server_app_fails_the_run_with_its_own_traceback(
 def test_ctrl_c_ends_superlink_simulation_and_ray(app: Path, tmp_path: Path) -> None:
     mark, started = uuid.uuid4().hex, tmp_path / "started"
     call = f"run_app(Path({str(app)!r}), {{'started': {str(started)!r}}}, nodes=1, workers=1"
-    code = (
-        f"from pathlib import Path\nfrom fedmac.engines.flower import run_app\n{call}, log=Path('run.log'))"
-    )
+    code = f"from pathlib import Path\nfrom fedmac.engines.flower import run_app\n{call}, log=Path('run.log'))"
     room = os.pathsep.join([str(Path(flower.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"RUN_MARK": mark, "PYTHONPATH": room, "TMPDIR": str(tmp_path)}
     child = subprocess.Popen(
@@ -296,9 +290,7 @@ def test_only_the_last_traceback_of_this_run_is_quoted(tmp_path: Path) -> None:
     log = tmp_path / "run.log"
     head = "Traceback (most recent call last):\n"
     old = f"{head}  File a\nKeyError: 'an older run'\n"
-    log.write_text(
-        f"{old}{head}  File b\nValueError: first\nnoise\n{head}  File c\nOSError: disk\nExit Code: 700\n"
-    )
+    log.write_text(f"{old}{head}  File b\nValueError: first\nnoise\n{head}  File c\nOSError: disk\nExit Code: 700\n")
     assert flower._traceback(log, len(old)) == f"{head}  File c\nOSError: disk"
     log.write_text("killed\n")
     assert flower._traceback(log, 0) == "killed"

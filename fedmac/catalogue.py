@@ -1,0 +1,45 @@
+"""What a scenario can name."""
+
+from __future__ import annotations
+
+import inspect
+
+Catalogue = dict[str, tuple[str, dict[str, str]]]
+
+
+def catalogue() -> Catalogue:
+    """For each kind the scenario key it belongs to, and its names with a line each."""
+    from channel.codes import CODES
+    from channel.fading import FADINGS
+    from channel.power import POWER_CONTROLS
+    from channel.uplink import UPLINKS
+    from clients.data import PARTITIONS, SOURCES
+    from clients.models import MODELS
+    from fedmac.engines import ENGINES
+    from fedmac.sinks import SINKS
+    from strategies.names import STRATEGIES
+
+    return {
+        "data": ("data.source", dict(SOURCES)),
+        "partitions": ("data.partition", dict(PARTITIONS)),
+        "models": ("model.name", {n: _line(m) for n, m in MODELS.items()}),
+        "strategies": (
+            "strategy.name",
+            {
+                n: s.summary + (" (needs a digital link: planned)" if s.individual else "")
+                for n, s in STRATEGIES.items()
+            },
+        ),
+        "uplinks": ("uplink.kind", {n: _line(u) for n, u in UPLINKS.items()}),
+        "codes": ("uplink.code", {n: _line(c) for n, c in CODES.items()}),
+        "power-controls": ("power_control.name", {n: _line(p) for n, p in POWER_CONTROLS.items()}),
+        "fadings": ("channel.fading", {n: _line(f) for n, f in FADINGS.items()}),
+        "engines": ("engine.kind", dict(ENGINES)),
+        "sinks": ("--sink", dict(SINKS)),
+    }
+
+
+def _line(named: object) -> str:
+    """First line of a docstring, without its reStructuredText marks."""
+    doc = inspect.getdoc(named) or ""
+    return doc.splitlines()[0].replace("`", "").replace(":math:", "").replace("\\", "") if doc else ""
