@@ -9,7 +9,8 @@ figures against; it is no rival.
 
 How: data are made once, before the clock starts (normal float32 features, uniform labels, the same for
 every engine); one warm-up round is left out; ``time.perf_counter`` is read at the end of each round, and
-``seconds_per_round`` is the mean over the rounds after the warm-up, ``fastest_round_seconds`` their minimum.
+``round_seconds`` lists the rounds after the warm-up, ``seconds_per_round`` is their mean and
+``fastest_round_seconds`` their minimum.
 ``model_norm`` is the Euclidean norm of the final parameters: it agrees between engines that did the same
 work.
 
@@ -107,6 +108,7 @@ def report(engine: str, workload: Workload, model: nn.Module, round_ends: Sequen
             "parameters": parameters.numel(),
             "seconds_per_round": sum(seconds) / len(seconds),
             "fastest_round_seconds": min(seconds),
+            "round_seconds": seconds,
             "model_norm": parameters.norm().item(),
             "torch": torch.__version__,
         }
@@ -119,7 +121,7 @@ def train_round(model: nn.Module, data: Sequence[tuple[Tensor, Tensor]]) -> None
     start = [parameter.detach().clone() for parameter in parameters]
     total = [torch.zeros_like(parameter) for parameter in start]
     for features, labels in data:
-        _train_device(model, features, labels)
+        train_device(model, features, labels)
         with torch.no_grad():
             for parameter, initial, accumulated in zip(parameters, start, total, strict=True):
                 accumulated.add_(parameter)
@@ -129,7 +131,8 @@ def train_round(model: nn.Module, data: Sequence[tuple[Tensor, Tensor]]) -> None
             parameter.copy_(accumulated.div_(len(data)))
 
 
-def _train_device(model: nn.Module, features: Tensor, labels: Tensor) -> None:
+def train_device(model: nn.Module, features: Tensor, labels: Tensor) -> None:
+    """Take one epoch of SGD in place, in the order of the data: one device's work of one round."""
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     for batch, targets in zip(features.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True):
         optimizer.zero_grad()

@@ -36,7 +36,7 @@ class Channel:
     **Real and complex uses.** The mathematics counts real channel uses; on the air two real entries ride on
     one complex use, :math:`x = (s_1 + j s_2)/\sqrt 2`, sent with amplitude b. Then :math:`p = b^2` is the
     total power of the complex use, noise is CN(0, N0), and per real entry the real model holds with sigma^2
-    = N0 (convention C2 of the radio notes; :mod:`channel.mac` has both models).
+    = N0 (convention C2 of docs/equations.md; :mod:`channel.mac` has both models).
 
     **Units.** ``physical=True``: powers are W, ``noise_power`` the noise in the bandwidth (see
     :func:`~channel.propagation.thermal_noise_power`), energies J. ``physical=False``: ``noise_power`` is the

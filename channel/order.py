@@ -18,8 +18,8 @@ TRANSMISSION_KEY = "fedmac.transmission"
 SYMBOLS_KEY = "fedmac.symbols"
 """Name of the array record in a reply that carries the symbols, one array of the same name."""
 
-DEVICE_QUERY = "query.fedmac_device"
-"""Message type by which the server asks a node which device (data partition) it is."""
+DEVICE_QUERY = "fedmac.device-query"
+"""Name of the record in a message by which the server asks a node which device (data partition) it is."""
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ class AnalogUplink(Uplink):
             "gains": np.abs(state.gains).tolist(),
             "amplitudes": amplitudes.tolist(),
             "signal_mse_measured": float((received - superposed.coded[1]).square().mean()),
-            "signal_mse_predicted": float(allocation.mse),
+            "signal_mse_predicted": None if self.erasure else float(allocation.mse),
         }
         record |= self._aggregate_error(superposed, update, noise_variance)
         if self.trace:

@@ -18,7 +18,7 @@ _NUMBERS = ("int", "uint", "float", "double")
 _PROBE_TIMEOUT_S = 5.0
 
 
-class DataUnavailable(RuntimeError):  # noqa: N818 - it states a fact about the data, like StopIteration
+class DataUnavailable(RuntimeError):
     """The data set is not on this machine and cannot be fetched now."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,11 @@ from torch.nn import functional
 
 from channel.randomness import torch_generator
 from clients.data import Split
+from clients.dense import DenseNetwork
 from clients.parameters import flat_state
+
+Step = Callable[[Tensor, Tensor], Tensor]
+"""Takes one step on a batch (inputs, targets) and returns the loss before it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ class Trainer:
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.state = flat_state(self.model)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
+        self.dense = DenseNetwork.of(self.model)
 
     @property
     def size(self) -> int:
@@ -108,31 +113,45 @@ class Trainer:
         """
         self.state.copy_(received)
         self.model.train()
-        anchor = [p.detach().clone() for p in self.parameters] if training.proximal_mu else None
         inputs, targets = data.inputs.to(self.device), data.targets.to(self.device)
-        velocity: Sequence[Tensor] | None = None
-        total, visited = torch.zeros((), device=self.device), 0
-        for batch in _batches(len(targets), training, seed, round, device):
-            x, y = (inputs, targets) if batch is None else (inputs[batch], targets[batch])
+        take_step = self._written_out(training) or self._differentiated(training)
+        losses, examples = [], []
+        for x, y in _batches(inputs, targets, training, seed, round, device):
+            losses.append(take_step(x, y))
+            examples.append(y.shape[0])
+        mean = torch.dot(torch.stack(losses).double().cpu(), torch.tensor(examples, dtype=torch.float64)) / sum(examples)
+        return self.state, float(mean)
+
+    def _written_out(self, training: Training) -> Step | None:
+        """Plain steps of a fully connected network, without automatic differentiation."""
+        network = self.dense
+        if network is None or training.momentum or training.proximal_mu:
+            return None
+        return lambda x, y: network.step(x, y, training.learning_rate, training.l2)
+
+    def _differentiated(self, training: Training) -> Step:
+        """Steps of any model, from the parameters' present values."""
+        parameters = self.parameters
+        anchor = [p.detach().clone() for p in parameters] if training.proximal_mu else None
+        velocity: list[Tensor] = []
+
+        def take_step(x: Tensor, y: Tensor) -> Tensor:
             loss = functional.cross_entropy(self.model(x), y)
-            step = torch.autograd.grad(loss, self.parameters)
+            step = list(torch.autograd.grad(loss, parameters))
             with torch.no_grad():
                 if training.l2:
-                    torch._foreach_add_(step, self.parameters, alpha=training.l2)
+                    torch._foreach_add_(step, parameters, alpha=training.l2)
                 if anchor is not None:
-                    torch._foreach_add_(step, self.parameters, alpha=training.proximal_mu)
-                    torch._foreach_add_(step, anchor, alpha=-training.proximal_mu)
-                if training.momentum:
-                    if velocity is None:
-                        velocity = step
-                    else:
-                        torch._foreach_mul_(velocity, training.momentum)
-                        torch._foreach_add_(velocity, step)
-                    step = velocity
-                torch._foreach_add_(self.parameters, step, alpha=-training.learning_rate)
-                total += loss.detach() * len(y)
-            visited += len(y)
-        return self.state, float(total) / max(visited, 1)
+                    torch._foreach_add_(step, torch._foreach_sub(parameters, anchor), alpha=training.proximal_mu)
+                if training.momentum and velocity:
+                    torch._foreach_mul_(velocity, training.momentum)
+                    torch._foreach_add_(velocity, step)
+                elif training.momentum:
+                    velocity.extend(step)
+                torch._foreach_add_(parameters, velocity or step, alpha=-training.learning_rate)
+            return loss.detach()
+
+        return take_step
 
     @torch.no_grad()
     def evaluate(self, state: Tensor, data: Split, batch_size: int = 2048) -> Evaluation:
@@ -151,15 +170,21 @@ class Trainer:
         return Evaluation(loss / examples, right / examples, examples)
 
 
-def _batches(examples: int, training: Training, seed: int, round: int, device: int) -> list[Tensor | None]:
-    """Row indices of each step's batch; None stands for all rows."""
+def _batches(
+    inputs: Tensor, targets: Tensor, training: Training, seed: int, round: int, device: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets of each step, in an order that (seed, round, device) names."""
     if training.full_batch:
-        return [None] * training.local_steps
+        for _ in range(training.local_steps):
+            yield inputs, targets
+        return
     generator = torch_generator(seed, "batches", round, device)
-    batches: list[Tensor | None] = []
     for _ in range(training.local_epochs):
-        batches += torch.randperm(examples, generator=generator).split(training.batch_size)
-    return batches
+        order = torch.randperm(len(targets), generator=generator).to(inputs.device)
+        shuffled, labels = inputs[order], targets[order]
+        for first in range(0, len(order), training.batch_size):
+            rows = slice(first, first + training.batch_size)
+            yield shuffled[rows], labels[rows]
 
 
 def compute_device(name: str) -> torch.device:

@@ -25,7 +25,7 @@ def transmit(message: Message, context: Context, call_next: ClientAppCallable) -
     Use it as ``ClientApp(mods=[transmit])``. Error feedback (a code with ``error_feedback=True``) adds to x what
     earlier rounds left out; the residual lives in ``context.state``.
     """
-    if message.metadata.message_type == DEVICE_QUERY:
+    if DEVICE_QUERY in message.content.config_records:
         return _say_device(message, context)
     if ORDER_KEY not in message.content.config_records:
         return call_next(message, context)

@@ -27,7 +27,7 @@ _LAZY = {
     "scenario_errors": ["ScenarioError"],
 }
 
-_attached, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_LAZY)
+_attached, _, _ = lazy_loader.attach(__name__, submod_attrs=_LAZY)
 
 
 def __getattr__(name: str) -> object:
@@ -36,3 +36,7 @@ def __getattr__(name: str) -> object:
 
         return getattr(strategies, name)
     return _attached(name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

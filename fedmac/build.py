@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +19,9 @@ from clients.app import Workplace
 from clients.data import FederatedData, load
 from clients.models import build as build_named_model
 from clients.training import Trainer, Training, compute_device
-from fedmac.scenario import ChannelSection, PowerControlSection, Scenario, UplinkSection
-from fedmac.scenario_errors import ScenarioError
+from fedmac.scenario import Scenario
+from fedmac.scenario_errors import ScenarioError, below
+from fedmac.scenario_sections import ChannelSection, Data, PowerControlSection, UplinkSection
 from strategies.names import STRATEGIES
 
 if TYPE_CHECKING:
@@ -35,17 +38,40 @@ def rehearse(scenario: Scenario) -> None:
     DataUnavailable
         If the data set is not on this machine and cannot be fetched.
     """
+    built: dict[tuple[Data, str], FederatedData] = {}
     for variant in scenario.resolve():
         chosen = variant.scenario
-        try:
-            workplace = build_workplace(chosen, chosen.seed)
-            build_strategy(chosen)
-            uplink = build_uplink(chosen, chosen.seed)
-            if isinstance(uplink, AnalogUplink):
-                uplink.code.uses(workplace.trainer.size)
-        except (ValueError, TypeError) as error:
-            where = f'variant "{variant.name}": ' if scenario.variants else ""
-            raise ScenarioError(f"{where}{error}") from error
+        where = f'variant "{variant.name}": ' if scenario.variants else ""
+        wanted = (chosen.data, chosen.training.dtype)
+        if wanted not in built:
+            with _refusing("data", where):
+                built = {wanted: build_data(chosen, chosen.seed)}
+        _rehearse_one(chosen, built[wanted], where)
+
+
+def _rehearse_one(scenario: Scenario, data: FederatedData, where: str) -> None:
+    with _refusing("training", where):
+        device = compute_device(scenario.training.device)
+    with _refusing("model", where):
+        trainer = Trainer(build_model(scenario, data, scenario.seed), device)
+    with _refusing("strategy", where):
+        build_strategy(scenario)
+    with _refusing("uplink", where):
+        uplink = build_uplink(scenario, scenario.seed)
+        if isinstance(uplink, AnalogUplink):
+            uplink.code.uses(trainer.size)
+
+
+@contextmanager
+def _refusing(table: str, where: str) -> Iterator[None]:
+    """Turn what a part of the scenario says against its table into a ScenarioError that names the table."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        message = str(error)
+        if message.startswith(f"{table} = "):  # the model's own name for model.name
+            message = message.replace(table, "name", 1)
+        raise ScenarioError(f"{where}{below(table, message)}") from error
 
 
 def build_data(scenario: Scenario, seed: int) -> FederatedData:

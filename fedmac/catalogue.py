@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 Catalogue = dict[str, tuple[str, dict[str, str]]]
 
@@ -39,7 +40,23 @@ def catalogue() -> Catalogue:
     }
 
 
+_PLAIN = (
+    (r"`", ""),
+    (r":math:", ""),
+    (r"\\le(?![a-z])", " <= "),
+    (r"\\sqrt\{([^}]*)\}", r"sqrt(\1)"),
+    (r"\\(,|;| )", " "),
+    (r"\\(?=[a-z])", ""),
+    (r"[{}]", ""),
+    (r" +", " "),
+)
+"""Mathematics of docstrings as a terminal shows it."""
+
+
 def _line(named: object) -> str:
-    """First line of a docstring, without its reStructuredText marks."""
-    doc = inspect.getdoc(named) or ""
-    return doc.splitlines()[0].replace("`", "").replace(":math:", "").replace("\\", "") if doc else ""
+    """First line of a docstring, without its marks."""
+    lines = (inspect.getdoc(named) or "").splitlines()
+    line = lines[0] if lines else ""
+    for pattern, plain in _PLAIN:
+        line = re.sub(pattern, plain, line)
+    return line

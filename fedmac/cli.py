@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +15,29 @@ import typer
 
 app = typer.Typer(
     name="fedmac",
-    help="Federated learning over wireless multiple-access channels.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 
 BAD_INPUT, FAILURE = 2, 1
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from fedmac import __version__
+
+        typer.echo(f"fedmac {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def fedmac(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Federated learning over wireless multiple-access channels."""
 
 
 class Engine(StrEnum):
@@ -29,7 +47,15 @@ class Engine(StrEnum):
     flower = "flower"
 
 
-@app.command()
+RUN_HELP = (
+    "Run a scenario, all its variants under the same seeds, and compare them.\n\n"
+    "SCENARIO is a TOML file; `fedmac new` writes one to start from. The run folder gets the resolved scenario, a line "
+    "for each round as it happens, the final models, a summary and a report (report.html).\n\n"
+    "Exit code 0: done; 2: bad input, nothing was run; 1: failure or interruption, with a usable run folder."
+)
+
+
+@app.command(help=RUN_HELP)
 def run(
     scenario: Annotated[Path, typer.Argument(help="Scenario file (TOML).")],
     settings: Annotated[
@@ -50,11 +76,7 @@ def run(
         list[str] | None, typer.Option(help="Also write rounds to tensorboard or mlflow; repeatable.")
     ] = None,
 ) -> None:
-    """Run a [bold]scenario[/bold], all its variants under the same seeds, and compare them.
-
-    The run folder gets the resolved scenario, a line for each round as it happens, the final models, a summary and
-    a report (report.html). Exit code 0: done; 2: bad input; 1: failure or interruption, with a usable run folder.
-    """
+    # The help is RUN_HELP: paragraphs of a docstring would be wrapped twice.
     from rich.console import Console
 
     from fedmac.progress import Progress, summary_table
@@ -64,27 +86,37 @@ def run(
 
     changes = parse_settings(settings or [])
     top = {name: value for name, value in (("seed", seed), ("seeds", seeds)) if value is not None}
-    if out is None:
-        out = Path("runs") / Scenario.load(scenario, changes).name
-    done = run_scenario(
-        scenario,
-        out=out,
-        engine=engine.value if engine else None,
-        workers=workers,
-        only=only or [],
-        overwrite=overwrite,
-        resume=resume,
-        settings=changes,
-        progress=Progress(),
-        sinks=sink or [],
-        **top,
-    )
+    checked = Scenario.load(scenario, changes | top)
+    out = out or Path("runs") / checked.name
+    with _interruptible(out):
+        done = run_scenario(
+            checked,
+            out=out,
+            engine=engine.value if engine else None,
+            workers=workers,
+            only=only or [],
+            overwrite=overwrite,
+            resume=resume,
+            progress=Progress(),
+            sinks=sink or [],
+        )
     console = Console()
-    console.print(summary_table(done.summary))
-    console.print(f"report: {done.folder / 'report.html'}")
+    console.print(summary_table(done.summary, console.width))
+    typer.echo(f"report: {done.folder / 'report.html'}")
 
 
-@app.command()
+@contextmanager
+def _interruptible(out: Path) -> Iterator[None]:
+    """On Ctrl-C, say where what there is lies."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"; what was recorded so far is in {out}, and --resume finishes it" if out.is_dir() else ""
+        _say(f"interrupted{kept}")
+        raise typer.Exit(FAILURE) from None
+
+
+@app.command(help="Write the report of a run folder again, or one report that compares several.")
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Run folders; several are compared on one page.")],
     out: Annotated[
@@ -92,14 +124,19 @@ def report(
         typer.Option(help="Page to write (default: report.html in the run folder, or here if there are several)."),
     ] = None,
 ) -> None:
-    """Write the report of one or more run folders again."""
+    from fedmac.record import RecordError, writing
     from fedmac.report import write_report
     from fedmac.runs import Run
 
     for folder in folders:
         Run(folder)
-    page = write_report(folders, out or (folders[0] if len(folders) == 1 else Path("report.html")))
-    typer.echo(page)
+    page = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
+    try:
+        with writing(page):
+            written = write_report(folders, page)
+    except ValueError as error:
+        raise RecordError(str(error)) from error
+    typer.echo(written)
 
 
 @app.command("list")
@@ -126,7 +163,8 @@ def schema() -> None:
     """Print the JSON schema of scenarios, for editors that complete and check TOML."""
     from fedmac.scenario import Scenario
 
-    typer.echo(json.dumps(Scenario.model_json_schema(), indent=2))
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    typer.echo(json.dumps(dialect | Scenario.model_json_schema(), indent=2))
 
 
 @app.command()
@@ -134,12 +172,14 @@ def new(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("scenario.toml"),
 ) -> None:
     """Write a commented scenario to start from."""
+    from fedmac.record import writing
     from fedmac.scenario_errors import ScenarioError
 
     if path.exists():
         raise ScenarioError(f"{path}: exists already; accepted: a new file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text((Path(__file__).parent / "starter.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text((Path(__file__).parent / "starter.toml").read_text(encoding="utf-8"), encoding="utf-8")
     typer.echo(f"{path}: written; run it with `fedmac run {path}`")
 
 
@@ -152,9 +192,6 @@ def main() -> None:
     except ScenarioError as error:
         _say(str(error))
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        _say("interrupted; what was recorded so far is in the run folder, and --resume finishes it")
-        sys.exit(FAILURE)
     except Exception as error:
         sys.exit(_explain(error))
 
@@ -164,9 +201,9 @@ def _explain(error: Exception) -> int:
     from clients.sources import DataUnavailable
     from fedmac.engines.flower import EngineError
     from fedmac.engines.workers import WorkerDied
-    from fedmac.record import FolderInTheWay, RecordError
+    from fedmac.record import FolderInTheWay, NoRunHere, RecordError
 
-    if isinstance(error, FolderInTheWay | DataUnavailable):
+    if isinstance(error, FolderInTheWay | NoRunHere | DataUnavailable):
         _say(str(error))
         return BAD_INPUT
     if isinstance(error, RecordError | EngineError | WorkerDied):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 
 from fedmac.session import Job
+
+BAR = 6
+"""Width of a bar: little, so that the figures find room beside it in 80 columns."""
 
 
 class Progress:
@@ -25,17 +30,17 @@ class Progress:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self.bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=BAR, table_column=Column(no_wrap=True)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, justify="right")),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
             console=self.console,
             disable=not self.console.is_terminal,
         )
         self.rows: dict[str, TaskID] = {}
         self.whole: TaskID | None = None
-        self.best = ""
+        self.room = 0
 
     def begin(self, jobs: Sequence[Job]) -> None:
         """Draw the bars of the jobs to come."""
@@ -50,6 +55,9 @@ class Progress:
         if len(rounds) > 1:
             total = sum(rounds.values())
             self.whole = self.bars.add_task("all", total=total, completed=sum(done.values()), figures="")
+        counts = 2 * len(str(sum(rounds.values()))) + 1
+        # Beside the name, the bar, the count and the time; a ^C must fit behind, or it spoils the last picture.
+        self.room = self.console.width - max(map(len, [*rounds, "all"])) - BAR - counts - len("00:00") - 4 - len("^C")
         self.bars.start()
 
     def note(self, record: dict[str, Any]) -> None:
@@ -57,7 +65,7 @@ class Progress:
         if record["round"] == 0:
             return
         row = self.rows[record["variant"]]
-        self.bars.update(row, advance=1, figures=figures(record))
+        self.bars.update(row, advance=1, figures=figures(record, self.room))
         if self.whole is not None:
             self.bars.update(self.whole, advance=1)
 
@@ -66,55 +74,73 @@ class Progress:
         self.bars.stop()
 
 
-def figures(record: dict[str, Any]) -> str:
-    """A round's figures in a few words."""
+def figures(record: dict[str, Any], room: int = 80) -> str:
+    """A round's figures in a few words, as many as there is room for; failures first."""
     words = []
-    if record.get("test_accuracy") is not None:
-        words.append(f"accuracy {record['test_accuracy']:.3f}  loss {record['test_loss']:.3f}")
-    elif record.get("train_loss") is not None:
-        words.append(f"training loss {record['train_loss']:.3f}")
-    if record.get("energy_j_per_device_mean"):
-        words.append(f"energy {record['energy_j_per_device_mean']:,.4g}")
     if record.get("failures"):
-        words.append(f"[red]{len(record['failures'])} failed[/red]")
-    return "  ".join(words)
+        words.append(f"{len(record['failures'])} failed")
+    if "test_accuracy" in record:
+        words.append(f"acc {_number(record['test_accuracy'], '.3f')}")
+        words.append(f"loss {_number(record['test_loss'], '.3f')}")
+    elif "train_loss" in record:
+        words.append(f"training loss {_number(record['train_loss'], '.3f')}")
+    if record.get("energy_j_per_device_mean"):
+        words.append(f"energy {_amount(record['energy_j_per_device_mean'])}")
+    while words and len(" ".join(words)) > room:
+        words.pop()
+    return " ".join(words)
 
 
-def summary_table(summary: dict[str, Any]) -> Table:
-    """The table a run ends with."""
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if 1e3 <= value < 1e7 else f"{value:.4g}"
+
+
+def _number(value: float | None, form: str) -> str:
+    """A figure, or a dash where it is not finite."""
+    return "-" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def summary_table(summary: dict[str, Any], width: int = 80) -> Table:
+    """The table a run ends with; columns that do not fit into `width` characters are left to the report."""
     rows = summary["variants"]
-    unit = "J" if rows and rows[0]["units"] == "physical" else "normalised"
-    table = Table(title=f"{summary['name']}: after the last round", title_justify="left")
-    table.add_column("variant")
-    for heading in (
-        "rounds",
-        "test accuracy",
-        "test loss",
-        "channel uses",
-        f"energy/device mean ({unit})",
-        "max",
-        "air time s",
-        "wall s",
-    ):
-        table.add_column(heading, justify="right")
     many = any(len(row["seeds"]) > 1 for row in rows)
-    for row in rows:
-        table.add_row(
-            row["name"],
-            str(row["rounds"]),
-            _with_deviation(row, "test_accuracy", 3, many),
-            _with_deviation(row, "test_loss", 3, many),
-            f"{row['channel_uses']:,}",
-            f"{row['energy_j_per_device_mean']:,.5g}",
-            f"{row['energy_j_per_device_max']:,.5g}",
-            f"{row['air_time_s']:.3g}",
-            f"{row['wall_s']:.1f}",
-        )
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "rounds": lambda row: str(row["rounds"]),
+        "accuracy": lambda row: _with_deviation(row, many),
+        "loss": lambda row: _number(row["test_loss"], ".3f"),
+        "uses": lambda row: f"{row['channel_uses']:,}",
+        "energy": lambda row: _amount(row["energy_j_per_device_mean"]),
+        "max": lambda row: _amount(row["energy_j_per_device_max"]),
+        "air s": lambda row: f"{row['air_time_s']:.3g}",
+        "wall s": lambda row: f"{row['wall_s']:.1f}",
+    }
+    for heading in ("", "wall s", "air s", "max", "rounds"):
+        columns.pop(heading, None)
+        table = _table(summary, columns)
+        if table.__rich_measure__(Console(), Console(width=1000).options).maximum <= width:
+            break
     return table
 
 
-def _with_deviation(row: dict[str, Any], name: str, digits: int, many: bool) -> str:
-    if row[name] is None:
-        return "-"
-    mean = f"{row[name]:.{digits}f}"
-    return f"{mean} ± {row[name + '_std']:.{digits}f}" if many else mean
+def _table(summary: dict[str, Any], columns: dict[str, Callable[[dict[str, Any]], str]]) -> Table:
+    rows = summary["variants"]
+    unit = "J" if rows and rows[0]["units"] == "physical" else "normalised"
+    table = Table(
+        title=f"{summary['name']}: on the test rows after the last round",
+        caption=f"uses: of the channel; energy: mean of the devices and largest, {unit}",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("variant", overflow="fold")
+    for heading in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row["name"], *(text(row) for text in columns.values()))
+    return table
+
+
+def _with_deviation(row: dict[str, Any], many: bool) -> str:
+    mean = _number(row["test_accuracy"], ".3f")
+    return mean if mean == "-" or not many else f"{mean} ± {row['test_accuracy_std']:.3f}"

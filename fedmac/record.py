@@ -34,6 +34,10 @@ class FolderInTheWay(RecordError):
     """The folder asked for holds something that this run may not touch."""
 
 
+class NoRunHere(RecordError):
+    """A folder that was to be read holds no run."""
+
+
 class RunFolder:
     """One variant's part of a run: resolved scenario, a line per round, final models.
 
@@ -49,9 +53,9 @@ class RunFolder:
         self.path = path
         self.variant = variant
         self.rounds = path / ROUNDS
-        with _writing(path):
+        with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            (path / SCENARIO).write_text(tomli_w.dumps(variant.scenario.content()), encoding="utf-8")
+        write_atomically(path / SCENARIO, tomli_w.dumps(variant.scenario.content()))
 
     def append(self, record: RoundRecord) -> None:
         """Write one round's line and flush it; a line that could not be written whole is taken back.
@@ -62,7 +66,7 @@ class RunFolder:
             If the disk is full or the file cannot be written. Earlier rounds stay readable.
         """
         line = (json.dumps(_jsonable(record), allow_nan=False) + "\n").encode()
-        with _writing(self.rounds):
+        with writing(self.rounds):
             descriptor = os.open(self.rounds, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 before = os.fstat(descriptor).st_size
@@ -78,24 +82,19 @@ class RunFolder:
                 os.close(descriptor)
 
     def save_model(self, seed: int, arrays: Mapping[str, NDArray[Any]]) -> Path:
-        """Write the final model of `seed`; the first seed's is ``model.safetensors``."""
+        """Write the final model of `seed`, in one step."""
         from safetensors.numpy import save_file
 
-        path = self.model_path(seed)
-        with _writing(path):
+        path = model_path(self.path, self.variant, seed)
+        with writing(path):
             part = path.with_suffix(".part")
             save_file({name: array.copy() for name, array in arrays.items()}, part)
             part.replace(path)
         return path
 
-    def model_path(self, seed: int) -> Path:
-        """Where the final model of `seed` is."""
-        first = seed == self.variant.scenario.seed
-        return self.path / ("model.safetensors" if first else f"model-seed-{seed}.safetensors")
-
     def finished(self, seed: int) -> bool:
         """Whether the run of `seed` came to its end."""
-        return self.model_path(seed).exists()
+        return model_path(self.path, self.variant, seed).exists()
 
     def drop_unfinished(self) -> None:
         """Forget the rounds of seeds that did not come to their end (they start again)."""
@@ -103,12 +102,10 @@ class RunFolder:
             kept = [r for r in read_rounds(self.rounds) if self.finished(int(r["seed"]))]
             write_atomically(self.rounds, "".join(json.dumps(r) + "\n" for r in kept))
 
-    def summarise(self) -> dict[str, Any]:
-        """The variant's row of ``summary.json``, also written beside its rounds."""
-        rounds = read_rounds(self.rounds) if self.rounds.exists() else []
-        row = summary_row(self.variant, rounds)
-        write_json(self.path / SUMMARY, {"variants": [row]})
-        return row
+
+def model_path(folder: Path, variant: Variant, seed: int) -> Path:
+    """Where the final model of `seed` is; the first seed's is ``model.safetensors``."""
+    return folder / ("model.safetensors" if seed == variant.scenario.seed else f"model-seed-{seed}.safetensors")
 
 
 def summary_row(variant: Variant, rounds: Iterable[RoundRecord]) -> dict[str, Any]:
@@ -117,7 +114,7 @@ def summary_row(variant: Variant, rounds: Iterable[RoundRecord]) -> dict[str, An
     last: dict[int, RoundRecord] = {}
     for record in rounds:
         seen = last.setdefault(int(record["seed"]), {})
-        seen.update({k: v for k, v in record.items() if v is not None})
+        seen.update(record)
     finals = [last[seed] for seed in sorted(last)]
     row: dict[str, Any] = {
         "name": variant.name,
@@ -128,19 +125,25 @@ def summary_row(variant: Variant, rounds: Iterable[RoundRecord]) -> dict[str, An
         "parameters": next((f["parameters"] for f in finals if "parameters" in f), None),
     }
     for name in ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss"):
-        values = [float(f[name]) for f in finals if name in f]
-        row[name] = statistics.fmean(values) if values else None
-        row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0 if values else None
+        row[name], row[f"{name}_std"] = _mean_and_deviation([f[name] for f in finals if name in f])
     for name in (
         "channel_uses", "energy_j_per_device_mean", "energy_j_per_device_max", "air_time_s", "wall_s",
     ):  # fmt: skip
-        row[name] = statistics.fmean([float(f.get(name, 0.0)) for f in finals]) if finals else 0.0
+        row[name] = statistics.fmean([float(f.get(name) or 0.0) for f in finals]) if finals else 0.0
     row["channel_uses"] = round(row["channel_uses"])
     for name in ("papr_db_mean", "papr_db_max", "energy_ratio_std"):
         values = [float(r[name]) for r in rounds if r.get(name) is not None]
         if values:
             row[name] = statistics.fmean(values)
     return row
+
+
+def _mean_and_deviation(values: list[float | None]) -> tuple[float | None, float | None]:
+    """Over seeds; None if there are none, or if one is not finite (null in the record): a run that diverged."""
+    finite = [float(value) for value in values if value is not None]
+    if not finite or len(finite) < len(values):
+        return None, None
+    return statistics.fmean(finite), statistics.stdev(finite) if len(finite) > 1 else 0.0
 
 
 def read_rounds(path: Path) -> list[RoundRecord]:
@@ -170,14 +173,33 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one."""
-    with _writing(path):
+    with writing(path):
         part = path.with_name(path.name + ".part")
         part.write_text(text, encoding="utf-8")
         part.replace(path)
 
 
 def prepare(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool) -> None:
-    """Make the run's folder, or refuse one that holds something else.
+    """Make the run's folder, or refuse one that holds something else; see :func:`check_folder` for what is refused.
+
+    Raises
+    ------
+    FolderInTheWay
+        If the folder holds what this run may not touch.
+    RecordError
+        If it cannot be written.
+    """
+    check_folder(out, scenario, overwrite=overwrite, resume=resume)
+    with writing(out):
+        if overwrite and out.exists():
+            shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / SCENARIO, tomli_w.dumps(scenario.content()))
+    write_json(out / ENVIRONMENT, environment())
+
+
+def check_folder(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool) -> None:
+    """Refuse a folder that the run may not use; nothing is touched.
 
     Raises
     ------
@@ -185,32 +207,41 @@ def prepare(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool) -> 
         If the folder exists and neither `overwrite` nor `resume` is given; if it is not a run folder (never
         overwritten); if the run to resume is of another scenario.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if overwrite and resume:
-            raise FolderInTheWay("overwrite and resume: accepted: one of the two")
-        if not overwrite and not resume:
-            raise FolderInTheWay(f"{out}: exists already; accepted: another folder, --overwrite or --resume")
-        if not (out / SCENARIO).is_file() or not (out / ENVIRONMENT).is_file():
-            raise FolderInTheWay(f"{out}: exists and is not a run folder; accepted: another folder")
-        if resume:
-            _refuse_other_scenario(out, scenario)
-        else:
-            shutil.rmtree(out)
-    with _writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / SCENARIO, tomli_w.dumps(scenario.content()))
-    write_json(out / ENVIRONMENT, environment())
+    if overwrite and resume:
+        raise FolderInTheWay("--overwrite and --resume: accepted: one of the two")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / SCENARIO).is_file() or not (out / ENVIRONMENT).is_file():
+        raise FolderInTheWay(f"{out}: exists and is not a run folder; accepted: another folder")
+    if not overwrite and not resume:
+        raise FolderInTheWay(f"{out}: holds a run already; accepted: another folder, --overwrite or --resume")
+    if resume:
+        _refuse_other_scenario(out, scenario)
 
 
 def _refuse_other_scenario(out: Path, scenario: Scenario) -> None:
-    there = Scenario.load(out / SCENARIO).content()
-    here = scenario.content()
-    for content in (there, here):
-        content.pop("engine", None)
-    differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+    there, here = (_flat(s.content()) for s in (Scenario.load(out / SCENARIO), scenario))
+    differing = [key for key in dict.fromkeys([*there, *here]) if there.get(key) != here.get(key)]
     if differing:
-        changes = "; ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} asked for" for key in differing)
-        raise FolderInTheWay(f"{out}: holds a run of another scenario ({changes}); accepted: the same scenario")
+        changes = "; ".join(
+            f"{k}: {there.get(k, 'not set')!r} there, {here.get(k, 'not set')!r} here" for k in differing
+        )
+        raise FolderInTheWay(
+            f"{out}: holds a run of another scenario ({changes}); accepted: the same scenario, another folder or "
+            "--overwrite"
+        )
+
+
+def _flat(content: Any, path: str = "") -> dict[str, Any]:
+    """Dotted keys of what a run depends on: all but the engine and the description."""
+    if isinstance(content, Mapping):
+        parts = {f"{path}.{k}" if path else str(k): v for k, v in content.items()}
+    elif isinstance(content, list) and content and isinstance(content[0], Mapping):
+        parts = {f"{path}[{number}]": v for number, v in enumerate(content)}
+    else:
+        return {path: content}
+    parts = {k: v for k, v in parts.items() if k not in ("engine", "description")}
+    return {k: v for part, value in parts.items() for k, v in _flat(value, part).items()}
 
 
 def environment() -> dict[str, Any]:
@@ -233,8 +264,8 @@ def environment() -> dict[str, Any]:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn an OSError into a RecordError that names the path."""
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError into a :class:`RecordError` that names the path."""
     try:
         yield
     except OSError as error:

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmac.record import ROUNDS, SCENARIO, SUMMARY, RecordError, prepare, read_rounds
-from fedmac.scenario import Scenario, merge
-from fedmac.session import Job, plan, summarise
+from fedmac.record import (
+    ROUNDS,
+    SCENARIO,
+    SUMMARY,
+    NoRunHere,
+    RecordError,
+    check_folder,
+    model_path,
+    prepare,
+    read_rounds,
+    writing,
+)
+from fedmac.scenario import Scenario
+from fedmac.scenario_merge import merge, nest
+from fedmac.session import check_names, folder_of, plan, summarise, summary_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fedmac.progress import Progress
+    from fedmac.sinks import Sink
 
 
 class Run:
@@ -36,10 +51,21 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        if not (self.folder / SUMMARY).is_file():
-            raise RecordError(f"{self.folder}: no run here (no {SUMMARY}); accepted: a folder that a run has written")
-        self.summary: dict[str, Any] = json.loads((self.folder / SUMMARY).read_text(encoding="utf-8"))
+        if not (self.folder / SCENARIO).is_file():
+            raise NoRunHere(f"{self.folder}: no run here (no {SCENARIO}); accepted: a folder that a run has written")
         self.scenario = Scenario.load(self.folder / SCENARIO)
+        self.summary: dict[str, Any] = self._read_summary()
+
+    def _read_summary(self) -> dict[str, Any]:
+        """What the run has summed up; if it was killed before it could, from the rounds that are there."""
+        path = self.folder / SUMMARY
+        if not path.is_file():
+            return summary_of(self.scenario, self.folder, interrupted=True)
+        try:
+            summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RecordError(f"{path}: not valid JSON: {error}") from None
+        return summary
 
     @property
     def variants(self) -> list[str]:
@@ -59,18 +85,29 @@ class Run:
         return self.load_model()
 
     def load_model(self, variant: str | None = None, seed: int | None = None) -> nn.Module:
-        """The final model of a variant and seed (default: the first of each)."""
+        """The final model of a variant and seed (default: the first of each).
+
+        Raises
+        ------
+        RecordError
+            If the run has no such variant, or its run under that seed has not come to its end.
+        """
         from safetensors.torch import load_file
 
         from fedmac.build import build_data, build_model
 
+        if variant not in (None, *self.variants) or not self.variants:
+            raise RecordError(f"variant = {variant!r}: not in {self.folder}; accepted: {', '.join(self.variants)}")
         name = self.variants[0] if variant is None else variant
-        scenario = next(v.scenario for v in self.scenario.resolve() if v.name == name)
-        first = scenario.seed
-        seed = first if seed is None else seed
-        model = build_model(scenario, build_data(scenario, seed), seed)
-        file = "model.safetensors" if seed == first else f"model-seed-{seed}.safetensors"
-        model.load_state_dict(load_file(self._folder_of(name) / file))
+        chosen = next(v for v in self.scenario.resolve() if v.name == name)
+        seed = chosen.scenario.seed if seed is None else seed
+        path = model_path(folder_of(self.scenario, self.folder, name), chosen, seed)
+        if not path.is_file():
+            raise RecordError(
+                f"{path}: not there: {name} has not come to its end under seed {seed}; accepted: a finished run"
+            )
+        model = build_model(chosen.scenario, build_data(chosen.scenario, seed), seed)
+        model.load_state_dict(load_file(path))
         return model
 
     def plot(self, x: str = "round") -> go.Figure:
@@ -79,12 +116,18 @@ class Run:
 
         return accuracy_figure(self.rounds, x=x)
 
-    def _folder_of(self, variant: str) -> Path:
-        return self.folder / variant if self.scenario.variants else self.folder
-
     def _rounds_of(self, variant: str) -> list[dict[str, Any]]:
-        path = self._folder_of(variant) / ROUNDS
+        path = folder_of(self.scenario, self.folder, variant) / ROUNDS
         return read_rounds(path) if path.exists() else []
+
+    def _repr_html_(self) -> str:
+        """The table that a notebook shows."""
+        import pandas as pd
+
+        columns = ["rounds", "test_accuracy", "test_accuracy_std", "test_loss", "channel_uses"]
+        columns += ["energy_j_per_device_mean", "energy_j_per_device_max", "air_time_s", "wall_s"]
+        table = pd.DataFrame(self.summary["variants"], columns=["name", *columns]).set_index("name")
+        return f"{table.to_html()}<p>{escape(str(self.folder / 'report.html'))}</p>"
 
     def __repr__(self) -> str:
         figures = ", ".join(
@@ -151,8 +194,6 @@ def run(
     >>> r = fedmac.run("scenarios/quickstart.toml", rounds=20, only=["rlc"])  # doctest: +SKIP
     >>> r.rounds.tail(), r.summary, r.model, r.plot()  # doctest: +SKIP
     """
-    from fedmac.scenario import nest
-
     changes = merge(nest(dict(settings or {})), nest(overrides))
     if engine is not None:
         changes = merge(changes, {"engine": {"kind": engine}})
@@ -183,46 +224,65 @@ def perform_scenario(
 ) -> Run:
     """Run a validated scenario into `out`; the summary and the report are written however it ends."""
     from fedmac.build import rehearse
-    from fedmac.engines import run_jobs
     from fedmac.learn import quiet_flower
-    from fedmac.report import write_report
-    from fedmac.sinks import open_sinks
+    from fedmac.sinks import check_sinks, open_sinks
 
-    with quiet_flower(), open_sinks(sinks, out) as write_to_sinks:
+    check_sinks(sinks)
+    check_names(scenario, only)
+    check_folder(out, scenario, overwrite=overwrite, resume=resume)
+    with quiet_flower():
         rehearse(scenario)
         prepare(out, scenario, overwrite=overwrite, resume=resume)
-        jobs = plan(scenario, out, only)
-
-        def note(record: dict[str, Any]) -> None:
-            write_to_sinks(record)
-            if progress is not None:
-                progress.note(record)
-
-        finished = False
-        try:
-            if progress is not None:
-                progress.begin(jobs)
-            run_jobs(scenario, out, jobs, note, only=only, workers=scenario.engine.workers or os.cpu_count() or 1)
-            finished = True
-        finally:
-            if progress is not None:
-                progress.end()
-            _leave_usable(scenario, out, jobs, finished)
-    write_report(out)
+        with _left_usable(scenario, out), open_sinks(sinks, out) as write_to_sinks, _shown(progress):
+            _perform_jobs(scenario, out, only, write_to_sinks, progress)
     return Run(out)
 
 
-def _leave_usable(scenario: Scenario, out: Path, jobs: list[Job], finished: bool) -> None:
-    """Summary and report of what there is; where the run itself failed, its error matters more than ours."""
+def _perform_jobs(
+    scenario: Scenario, out: Path, only: tuple[str, ...], write_to_sinks: Sink, progress: Progress | None
+) -> None:
+    from fedmac.engines import run_jobs
+
+    jobs = plan(scenario, out, only)
+    if progress is not None:
+        progress.begin(jobs)
+
+    def note(record: dict[str, Any]) -> None:
+        write_to_sinks(record)
+        if progress is not None:
+            progress.note(record)
+
+    run_jobs(scenario, out, jobs, note, only=only, workers=scenario.engine.workers or os.cpu_count() or 1)
+
+
+@contextmanager
+def _shown(progress: Progress | None) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if progress is not None:
+            progress.end()
+
+
+@contextmanager
+def _left_usable(scenario: Scenario, out: Path) -> Iterator[None]:
+    """However the run ends, leave a summary and a report of what there is."""
+    try:
+        yield
+    except BaseException:
+        # Why the run ended matters more than what may go wrong now, on a full disk for example.
+        with suppress(Exception):
+            _sum_up(scenario, out, interrupted=True)
+        raise
+    _sum_up(scenario, out, interrupted=False)
+
+
+def _sum_up(scenario: Scenario, out: Path, *, interrupted: bool) -> None:
     from fedmac.report import write_report
 
-    try:
-        summarise(scenario, out, jobs, interrupted=not finished)
-        if not finished:
-            write_report(out)
-    except (RecordError, OSError):
-        if finished:
-            raise
+    summarise(scenario, out, interrupted=interrupted)
+    with writing(out / "report.html"):
+        write_report(out)
 
 
 def _free_folder(name: str) -> Path:

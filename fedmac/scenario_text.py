@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,15 +15,17 @@ from fedmac.scenario_errors import ScenarioError
 def scenario_from_text(text: str, overrides: str = "") -> Scenario:
     """Read a scenario from TOML text (more than one line) or from a path.
 
-    A relative path is looked for in the working directory and then beside the package, where Flower unpacks an app.
+    A relative path is looked for where modules are (Flower unpacks an app into such a place), in the working
+    directory, and beside the package.
     `overrides` holds ``key=value`` pairs, one a line or separated by semicolons.
     """
     changes = parse_settings(part for part in overrides.replace("\n", ";").split(";") if part.strip())
     if "\n" in text:
         return Scenario.load(tomllib.loads(text), changes)
     path = Path(text)
-    if not path.exists() and not path.is_absolute():
-        path = Path(__file__).resolve().parent.parent / path
+    if not path.is_absolute():
+        places = [*map(Path, sys.path), Path(), Path(__file__).resolve().parent.parent]
+        path = next((place / path for place in places if (place / path).is_file()), path)
     return Scenario.load(path, changes)
 
 

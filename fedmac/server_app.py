@@ -42,7 +42,7 @@ def main(grid: Grid, context: Context) -> None:
     if not run.get("prepared", False):
         from fedmac.report import write_report
 
-        summarise(scenario, out, jobs)
+        summarise(scenario, out)
         write_report(out)
 
 

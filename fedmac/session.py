@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from flwr.serverapp import Grid
 
 from clients.app import Workplace
 from fedmac.learn import learn
-from fedmac.record import SUMMARY, RunFolder, write_json
+from fedmac.record import ROUNDS, SUMMARY, RunFolder, read_rounds, summary_row, write_json
 from fedmac.scenario import Scenario, Variant
 from fedmac.scenario_errors import ScenarioError
 
@@ -49,16 +50,11 @@ def plan(scenario: Scenario, out: Path, only: Iterable[str] = ()) -> list[Job]:
     ScenarioError
         If `only` names a variant that is not there.
     """
-    variants = scenario.resolve()
-    names = [v.name for v in variants]
-    wanted = list(only) or names
-    for name in wanted:
-        if name not in names:
-            raise ScenarioError(f"only = {name!r}: no such variant; accepted: {', '.join(names)}")
+    wanted = check_names(scenario, only)
     jobs = []
-    for variant in variants:
+    for variant in scenario.resolve():
         if variant.name in wanted:
-            folder = RunFolder(out / variant.name if scenario.variants else out, variant)
+            folder = RunFolder(folder_of(scenario, out, variant.name), variant)
             folder.drop_unfinished()
             first = variant.scenario.seed
             jobs += [Job(variant, seed, folder) for seed in range(first, first + variant.scenario.seeds)]
@@ -66,27 +62,79 @@ def plan(scenario: Scenario, out: Path, only: Iterable[str] = ()) -> list[Job]:
 
 
 def perform(job: Job, grid: Grid, workplace: Workplace, on_round: Callable[[RoundRecord], None]) -> None:
-    """Run a job on a grid: a line of the record for each round, then the model."""
+    """Run a job on a grid: a line of the record for each round, then the model.
+
+    Raises
+    ------
+    EngineError
+        If devices were asked in every round and not one ever sent: the model is the initial one and no result.
+    """
+    senders, failures = 0, []
 
     def note(record: RoundRecord) -> None:
+        nonlocal senders
+        senders += record.get("participants", 0)
+        failures.extend(record.get("failures", [])[-1:])
         job.folder.append(record)
         on_round(record)
 
     learned = learn(job.variant, job.seed, grid, workplace, note)
+    if failures and senders == 0:
+        from fedmac.engines.superlink import EngineError  # engines build on sessions
+
+        last = failures[-1]
+        raise EngineError(
+            f"{job.variant.name} (seed {job.seed}): no device sent in any of {learned.rounds} rounds; "
+            f"device {last['device']} in the last: {last['reason']}"
+        )
     job.folder.save_model(job.seed, learned.arrays)
 
 
-def summarise(scenario: Scenario, out: Path, jobs: Iterable[Job], *, interrupted: bool = False) -> dict[str, Any]:
-    """Write ``summary.json`` from what the jobs have recorded so far, and return it."""
-    from importlib import metadata
+def check_names(scenario: Scenario, only: Iterable[str]) -> list[str]:
+    """The names in `only`, or those of all variants if it is empty.
 
-    folders = {job.variant.name: job.folder for job in jobs}
-    summary = {
+    Raises
+    ------
+    ScenarioError
+        If `only` names a variant that is not there.
+    """
+    names = [v.name for v in scenario.resolve()]
+    wanted = list(only) or names
+    for name in wanted:
+        if name not in names:
+            raise ScenarioError(f"only = {name!r}: no such variant; accepted: {', '.join(names)}")
+    return wanted
+
+
+def summarise(scenario: Scenario, out: Path, *, interrupted: bool = False) -> dict[str, Any]:
+    """Write ``summary.json`` from what the folder holds so far, and return it."""
+    summary = summary_of(scenario, out, interrupted=interrupted)
+    write_json(out / SUMMARY, summary)
+    for variant in scenario.resolve():
+        own = [row for row in summary["variants"] if row["name"] == variant.name]
+        folder = folder_of(scenario, out, variant.name)
+        if own and folder != out:
+            write_json(folder / SUMMARY, {"variants": own})
+    return summary
+
+
+def summary_of(scenario: Scenario, out: Path, *, interrupted: bool) -> dict[str, Any]:
+    """The content of ``summary.json``: a row for each variant that has its folder, from the rounds in it."""
+    rows = []
+    for variant in scenario.resolve():
+        folder = folder_of(scenario, out, variant.name)
+        if folder.is_dir():
+            path = folder / ROUNDS
+            rows.append(summary_row(variant, read_rounds(path) if path.exists() else []))
+    return {
         "name": scenario.name,
         "fedmac": metadata.version("fedmac"),
         "engine": scenario.engine.kind,
         "interrupted": interrupted,
-        "variants": [folder.summarise() for folder in folders.values()],
+        "variants": rows,
     }
-    write_json(out / SUMMARY, summary)
-    return summary
+
+
+def folder_of(scenario: Scenario, out: Path, variant: str) -> Path:
+    """Where a variant's part of a run lies: a subfolder where the scenario has variants."""
+    return out / variant if scenario.variants else out

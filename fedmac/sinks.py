@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -19,24 +21,39 @@ SINKS = {
 """Sinks by name, with a line for `fedmac list`."""
 
 
-@contextmanager
-def open_sinks(names: Iterable[str], out: Path) -> Iterator[Sink]:
-    """A function that sends a round's record to every named sink, until the context ends.
+def check_sinks(names: Iterable[str]) -> None:
+    """Refuse sinks that cannot be opened, before anything runs.
 
     Raises
     ------
     ScenarioError
         If a sink is unknown or its extra is not installed.
     """
-    openers = {"tensorboard": (_tensorboard, "tensorboard"), "mlflow": (_mlflow, "mlflow")}
-    chosen = list(names)
-    for name in chosen:
-        if name not in openers:
-            raise ScenarioError(f"sink = {name!r}: unknown; accepted: {', '.join(openers)}")
-        if find_spec(openers[name][1]) is None:
+    for name in names:
+        if name not in SINKS:
+            raise ScenarioError(f"sink = {name!r}: unknown; accepted: {', '.join(SINKS)}")
+        if not _installed(name):
             raise ScenarioError(f"sink = {name!r}: not installed; accepted: pip install 'fedmac[{name}]' first")
+
+
+def _installed(package: str) -> bool:
+    return package in sys.modules or find_spec(package) is not None
+
+
+@contextmanager
+def open_sinks(names: Iterable[str], out: Path) -> Iterator[Sink]:
+    """A function that sends a round's record to every named sink, until the context ends.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Sinks, as :func:`check_sinks` accepts them.
+    out : Path
+        The run folder, which is there already.
+    """
+    openers = {"tensorboard": _tensorboard, "mlflow": _mlflow}
     with ExitStack() as stack:
-        sinks = [stack.enter_context(openers[name][0](out)) for name in chosen]
+        sinks = [stack.enter_context(openers[name](out)) for name in names]
 
         def send(record: dict[str, Any]) -> None:
             for sink in sinks:
@@ -76,8 +93,6 @@ def _tensorboard(out: Path) -> Iterator[Sink]:
 
 @contextmanager
 def _mlflow(out: Path) -> Iterator[Sink]:
-    import os
-
     import mlflow
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
@@ -93,8 +108,10 @@ def _mlflow(out: Path) -> Iterator[Sink]:
         for figure, value in figures(record).items():
             client.log_metric(runs[name], figure, value, step=int(record["round"]))
 
+    status = "FAILED"
     try:
         yield send
+        status = "FINISHED"
     finally:
         for run_id in runs.values():
-            client.set_terminated(run_id)
+            client.set_terminated(run_id, status)

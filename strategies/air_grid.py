@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -138,7 +138,7 @@ class AirGrid(Grid):
         return sorted(nodes, key=lambda node: self._device_of[node])
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send messages and return what arrives: over the air, at most one merged reply and the error replies."""
+        """Send messages and return what arrives: over the air at most one merged reply; the record names who failed."""
         messages = list(messages)
         if not messages or not _goes_over_the_air(messages[0]):
             return self.grid.send_and_receive(messages, timeout=timeout)
@@ -147,7 +147,9 @@ class AirGrid(Grid):
         order = self.uplink.order(self.exchanges, self.seed)
         arrays = _model(messages[0])
         layout = Layout.of_arrays(arrays)
-        if isinstance(self.grid, CohortGrid) and not order.build_code().error_feedback:
+        # Error feedback lives in a device's context, and an action of the app's own in the app: both need messages.
+        in_place = messages[0].metadata.message_type == MessageType.TRAIN and not order.build_code().error_feedback
+        if in_place and isinstance(self.grid, CohortGrid):
             gathered = self.grid.train_cohort(messages, self.weighted_by_key, self.uplink.needs_updates)
         else:
             gathered = self._gather(messages, order, layout.size, timeout)
@@ -162,7 +164,9 @@ class AirGrid(Grid):
         return [self._merged_reply(messages[0], arrays | layout.unflatten(mean), gathered)]
 
     def _meet(self, strangers: Sequence[int]) -> None:
-        queries = [Message(RecordDict(), node, DEVICE_QUERY) for node in strangers]
+        # A training message: Flower hands mods no message of a type that the app has no function for.
+        question = RecordDict({DEVICE_QUERY: ConfigRecord()})
+        queries = [Message(question, node, MessageType.TRAIN) for node in strangers]
         replies = self.grid.send_and_receive(queries, timeout=QUERY_TIMEOUT)
         node_of = {m.metadata.message_id: m.metadata.dst_node_id for m in queries}
         for reply in replies:

@@ -18,6 +18,9 @@ from channel.codes import Code
 from channel.order import SYMBOLS_KEY, TRANSMISSION_KEY
 from channel.uplink import Cohort
 
+LARGEST_NORM = 1e100
+"""Largest norm of an update that is believed: power control squares it."""
+
 Metrics = Mapping[str, int | float | list[int] | list[float]]
 
 
@@ -102,26 +105,32 @@ def read_symbols(message: Message, uses: int, size: int) -> tuple[NDArray[np.flo
     Raises
     ------
     BadPayload
-        If a record is missing or has the wrong size, or a value is not finite.
+        If a record is missing or has the wrong type or size, or a value is not finite.
     """
     arrays = message.content.array_records
     transmission = message.content.config_records.get(TRANSMISSION_KEY)
     if transmission is None or SYMBOLS_KEY not in arrays or SYMBOLS_KEY not in arrays[SYMBOLS_KEY]:
         raise BadPayload("the reply carries no symbols: does the device's ClientApp use the mod clients.transmit?")
-    symbols = arrays[SYMBOLS_KEY][SYMBOLS_KEY].numpy()
-    if not np.issubdtype(symbols.dtype, np.floating):
-        raise BadPayload(f"symbols have dtype {symbols.dtype}, expected a floating-point dtype")
-    if symbols.shape != (uses,) or int(transmission["size"]) != size:  # type: ignore[arg-type]
+    try:
+        symbols = arrays[SYMBOLS_KEY][SYMBOLS_KEY].numpy()
+    except Exception as error:  # whatever NumPy makes of bytes that a device made up
+        raise BadPayload(f"the symbols cannot be read: {type(error).__name__}: {error}") from error
+    if symbols.dtype not in (np.float32, np.float64):
+        raise BadPayload(f"symbols have dtype {symbols.dtype.str}, expected float32 or float64")
+    if symbols.shape != (uses,) or transmission.get("size") != size:
         raise BadPayload(
-            f"symbols of shape {symbols.shape} for an update of {transmission['size']!r} entries, "
+            f"symbols of shape {symbols.shape} for an update of {transmission.get('size')!r} entries, "
             f"expected shape ({uses},) for {size}"
         )
     if not np.isfinite(symbols).all():
         raise BadPayload(f"{int((~np.isfinite(symbols)).sum())} of {uses} symbols are not finite")
-    norm = float(transmission["norm"])  # type: ignore[arg-type]
-    if not math.isfinite(norm) or norm < 0:
-        raise BadPayload(f"the update's norm is {norm}, expected a finite number >= 0")
-    return symbols, norm
+    return symbols, _read_norm(transmission.get("norm"))
+
+
+def _read_norm(norm: object) -> float:
+    if not isinstance(norm, int | float) or not 0 <= norm <= LARGEST_NORM:
+        raise BadPayload(f"the update's norm is {norm!r}, expected a finite number >= 0, at most {LARGEST_NORM:g}")
+    return float(norm)
 
 
 def read_weight(metrics: Metrics, key: str) -> float:

@@ -19,7 +19,7 @@ class RandomLinearCode(Code):
     r"""Compress an update of d entries into m real channel uses by :math:`A = R\,C\,D`.
 
     D holds n random signs, C is the orthonormal DCT-II, R keeps m of its n rows, drawn uniformly without
-    replacement, so :math:`A A^T = I_m` and no Gaussian code does better (R4 of the radio notes). The update
+    replacement, so :math:`A A^T = I_m` and no Gaussian code does better (R4 of docs/equations.md). The update
     is padded with zeros to n = ``scipy.fft.next_fast_len(d)``, as a transform of awkward length is ten times
     slower; the unbiased decoder multiplies by n/m, not d/m, and so is exactly unbiased. With n > d a code of
     m = d uses is not the identity; the error is that of :meth:`~channel.codes.code.Code.mean_squared_error`.

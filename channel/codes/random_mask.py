@@ -15,8 +15,10 @@ from channel.randomness import generator
 class RandomMask(Code):
     r"""Send m of the d coordinates, drawn uniformly without replacement: :math:`A = R`, rows of I.
 
-    Same expected error as :class:`~channel.codes.random_linear_code.RandomLinearCode` (R5 of the radio
-    notes): what a mask lacks is concentration. Its energy and peaks are those of the coordinates it happened
+    The coordinates are sent in the order drawn, interleaved, so that channel uses which fail again and again do not
+    silence the same coordinates. Same expected error as
+    :class:`~channel.codes.random_linear_code.RandomLinearCode` (R5 of
+    docs/equations.md): what a mask lacks is concentration. Its energy and peaks are those of the coordinates it happened
     to draw.
 
     Parameters
@@ -70,6 +72,5 @@ class RandomMask(Code):
 
 @lru_cache(maxsize=8)
 def _coordinates(seed: int, size: int, m: int, device: str) -> Tensor:
-    drawn = generator(seed, "code/random-mask", size, m).choice(size, m, replace=False, shuffle=False)
-    drawn.sort()
+    drawn = generator(seed, "code/random-mask", size, m).choice(size, m, replace=False)
     return torch.from_numpy(drawn).to(device)

@@ -16,7 +16,7 @@ def optimal_receive_scale(problem: AllocationProblem) -> float:
 
     For a fixed, the best error is :math:`F(a) = \sum_i \max(0, w_i - a c_i)^2 + \sigma^2 a^2`, convex and
     smooth; the fractions are the stationary points of its pieces. Theorem 1 of Cao, Zhu, Xu and Huang (IEEE
-    Trans. Wireless Commun. 19(11), 2020), weighted; equation 1a of the radio notes. O(K log K).
+    Trans. Wireless Commun. 19(11), 2020), weighted; equation 1a of docs/equations.md. O(K log K).
     """
     wanted = problem.wanted
     reach, weights = problem.reach[wanted], problem.weights[wanted]

@@ -15,7 +15,7 @@ class ChannelInversion(PowerControl):
 
     The error is :math:`\sigma^2 a^2`. The weakest device sets the level of all; under Rayleigh fading the
     error has no finite mean. Devices that cannot be heard (no gain, no power) are silent and the rest is
-    inverted. Equation 1b of the radio notes.
+    inverted. Equation 1b of docs/equations.md.
     """
 
     name = "channel-inversion"
@@ -40,7 +40,7 @@ class TruncatedInversion(PowerControl):
     * ``threshold="best"``: the k devices of largest :math:`c_i/w_i`, k by least error,
       :math:`\sum_{silent} w_i^2 + \sigma^2 \max_{active}(w_i/c_i)^2`.
 
-    Equation 1c of the radio notes.
+    Equation 1c of docs/equations.md.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ class MinimumMSE(PowerControl):
     r"""Minimise :math:`\sum_i (a|h_i|b_i - w_i)^2 + \sigma^2 a^2` over a and :math:`0\le b_i\le\sqrt{P_i}`.
 
     Devices too weak for the common level send at full power, the others invert their channel. Without noise
-    this is plain inversion. Equations 1a and 1e of the radio notes.
+    this is plain inversion. Equations 1a and 1e of docs/equations.md.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ STEP_FRACTIONS = (0.99, 0.9, 0.7)  # the first is Clarabel's default
 class QuadraticProgram:
     r"""Minimise :math:`||v - w||^2 + (\sigma a)^2` subject to :math:`0 \le v \le c\,a`.
 
-    :math:`v_i = a|h_i|b_i` is what arrives of device i. Equation 1e of the radio notes. c, w and sigma are
+    :math:`v_i = a|h_i|b_i` is what arrives of device i. Equation 1e of docs/equations.md. c, w and sigma are
     cvxpy parameters in which the problem is DPP, so it is compiled once and a new round only fills them in.
     Weights are in units of the largest, a in units of :math:`w\cdot c/(\sigma^2 + c\cdot c)`, which it is
     never below: gains of 1e-6 and noise of 1e-13 W look to the solver like any other numbers.
@@ -82,7 +82,9 @@ def solve_checked(problem: Any) -> str:
                 # cvxpy warns of an inaccurate answer, which the status says and the caller judges; and of a
                 # user's constraint that is convex but not DPP, which is slower, not wrong.
                 warnings.simplefilter("ignore", UserWarning)
-                problem.solve(solver=cp.CLARABEL, max_step_fraction=step_fraction)
+                # warm_start would keep the scaling of the first problem solved, and the last digits with it: an answer
+                # shall not depend on what was asked before. The compiled problem is kept either way.
+                problem.solve(solver=cp.CLARABEL, max_step_fraction=step_fraction, warm_start=False)
         except cp.error.SolverError as error:
             if step_fraction == STEP_FRACTIONS[-1]:
                 raise PowerControlError(f"Clarabel failed: {error}") from error

@@ -46,7 +46,9 @@ def _run_locally(job: Job, note: Callable[[dict[str, Any]], None], workers: int)
     # A GPU is one resource: more processes would only queue for it.
     workers = workers if workplace.trainer.device.type == "cpu" else 1
     app = client_app(lambda _context, _config: workplace)
-    with LocalGrid(workplace, app, workers=workers, threads=job.variant.scenario.training.threads) as grid:
+    scenario = job.variant.scenario
+    memory = scenario.engine.memory_mb * 10**6
+    with LocalGrid(workplace, app, workers=workers, threads=scenario.training.threads, memory=memory) as grid:
         perform(job, grid, workplace, note)
 
 

@@ -5,53 +5,29 @@ run failed and waits without end for SuperNodes that were never declared. `run_a
 SuperLink in a private home, states the number of nodes, asks the SuperLink itself how the run stands, turns a
 failed run into an `EngineError` and leaves no process behind, also on Ctrl-C.
 
-Source: Flower 1.41 ``flwr.cli.run``, ``flwr.cli.local_superlink``, ``flwr.simulation.app``.
+Source: Flower 1.41 ``flwr.cli.run``.
 """
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
-import os
-import re
-import shutil
-import signal
-import socket
 import subprocess
-import sys
-import tempfile
-import threading
 import time
 import tomllib
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import IO
 
 import tomli_w
-from flwr.proto.control_pb2 import ListRunsRequest, ListRunsResponse
 
-Scalar = str | int | float | bool
+from fedmac.engines.superlink import EngineError, Scalar, SuperLink, log_lines, log_tail, private_superlink
+
+__all__ = ["EngineError", "FlowerSimulation", "Scalar", "run_app", "run_simulation", "write_app"]
 
 _POLL_SECONDS = 1.0
-_GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 _LAST_LOGS_SECONDS = 10.0  # the log stream ends a few seconds after the run does
-_LONGEST_HOME = 37  # Ray's sockets live below it and a Unix socket's path holds 107 bytes
 _TAIL_LINES = 30
-
-# Ends what we start when we are killed with no chance to clean up (Linux's PR_SET_PDEATHSIG is 1); Flower and
-# Ray then end what they started once the clients at work are done. A preexec_fn may deadlock beside threads.
-_DIE_WITH_PARENT = (
-    "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGTERM); "
-    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
-)
-
-
-class EngineError(RuntimeError):
-    """The engine could not run the app, or the app failed in it; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -205,9 +181,9 @@ def run_simulation(
         raise EngineError("engine 'flower' needs Ray; install the extra: pip install 'fedmac[simulation]'")
     deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with _private_superlink(simulation) as link, log.open("ab") as sink:
+    with private_superlink(simulation.startup_timeout, simulation.ray_address) as link, log.open("ab") as sink:
         start = sink.tell()
-        submission = link.submit(app.resolve(), run_config, sink)
+        submission = link.submit(app.resolve(), run_config, simulation.federation_config(), sink)
         status, details = _watch(link, submission, deadline, timeout, on_poll, log)
         with suppress(subprocess.TimeoutExpired):
             submission.wait(timeout=_LAST_LOGS_SECONDS)
@@ -217,7 +193,7 @@ def run_simulation(
 
 
 def _watch(
-    link: _SuperLink,
+    link: SuperLink,
     submission: subprocess.Popen[bytes],
     deadline: float,
     timeout: float | None,
@@ -225,7 +201,7 @@ def _watch(
     log: Path,
 ) -> tuple[str, str]:
     """Poll until the run is finished; return its status and the details of it."""
-    patience = link.simulation.startup_timeout
+    patience = link.startup_timeout
     lost_at = time.monotonic() + patience
     while True:
         link.check_alive()
@@ -238,299 +214,15 @@ def _watch(
         if status.startswith("finished"):
             return status, details
         if not status and refused is not None:
-            raise EngineError(f"Flower refused the app (flwr run exited {refused}):\n{_tail(log)}")
+            raise EngineError(f"Flower refused the app (flwr run exited {refused}):\n{log_tail(log)}")
         if status == "running":
             lost_at = now + patience
         if now > lost_at:
             state = f"the run is {status or 'not submitted'!r} for {patience:g} s (startup_timeout)"
-            raise EngineError(f"{state}; SuperLink:\n{_tail(link.log)}")
+            raise EngineError(f"{state}; SuperLink:\n{log_tail(link.log)}")
         if now > deadline:
-            raise EngineError(f"the run took longer than timeout = {timeout:g} s; it ends:\n{_tail(log)}")
+            raise EngineError(f"the run took longer than timeout = {timeout:g} s; it ends:\n{log_tail(log)}")
         time.sleep(_POLL_SECONDS)
-
-
-@dataclass
-class _SuperLink:
-    """A SuperLink of our own, the home it lives in, and everything that it starts."""
-
-    home: Path
-    simulation: FlowerSimulation
-    port: int = 0
-    process: subprocess.Popen[bytes] | None = None
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.log = self.home / "superlink.log"
-        self.processes = _Processes(self.home)
-        self.environment = _environment(self.home, self.simulation.ray_address)
-        # Ray's clients import from the SuperLink's working directory before the app: it must hold nothing.
-        self.neutral = self.home / "empty"
-        self.neutral.mkdir()
-
-    def start(self) -> None:
-        """Start the SuperLink and wait until it answers; on another port if somebody just took this one."""
-        for last in (False, False, True):
-            self.port = _free_port()
-            command = [_script("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
-            command += ["--host", "127.0.0.1", "--port", str(self.port)]
-            with self.log.open("wb") as sink:
-                self.process = self._spawn(command, sink)
-            try:
-                self._wait_until_healthy()
-                return
-            except EngineError:
-                if last or "address already in use" not in _tail(self.log).lower():
-                    raise
-
-    def submit(self, app: Path, run_config: Mapping[str, Scalar], sink: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Send the app to the SuperLink; the process returned streams the run's output into ``sink``."""
-        connection = {"address": f"127.0.0.1:{self.port}", "insecure": True}
-        config = {"superlink": {"default": "own", "own": connection}}
-        (self.home / "config.toml").write_text(tomli_w.dumps(config))
-        overrides = self.home / "run-config.toml"
-        overrides.write_text(tomli_w.dumps(dict(run_config)))
-        command = [_script("flwr"), "run", str(app), "own", "--stream", "--run-config", str(overrides)]
-        return self._spawn([*command, "--federation-config", self.simulation.federation_config()], sink)
-
-    def status(self) -> tuple[str, str]:
-        """Return the run's status ("" before it exists, "running", "finished:failed" ...) and its details."""
-        answer = ListRunsResponse()
-        try:
-            answer.ParseFromString(self._http("POST", "/v1/control/list-runs", ListRunsRequest()))
-        except OSError:  # busy or gone: the caller looks whether the SuperLink lives, and asks again
-            return "unknown", ""
-        for run in answer.run_dict.values():  # the SuperLink is private: there is one run
-            state = run.status
-            return ":".join(part for part in (state.status, state.sub_status) if part), state.details
-        return "", ""
-
-    def check_alive(self) -> None:
-        """Raise `EngineError` if the SuperLink has ended."""
-        if self.process is not None and self.process.poll() is not None:
-            code = self.process.returncode
-            raise EngineError(f"Flower's SuperLink exited with {code}; its log ends:\n{_tail(self.log)}")
-
-    def _wait_until_healthy(self) -> None:
-        deadline = time.monotonic() + self.simulation.startup_timeout
-        while time.monotonic() < deadline:
-            self.check_alive()
-            with suppress(OSError):
-                self._http("GET", "/health")
-                return
-            time.sleep(0.1)
-        seconds = self.simulation.startup_timeout
-        raise EngineError(f"Flower's SuperLink did not answer within {seconds:g} s:\n{_tail(self.log)}")
-
-    def _http(self, method: str, path: str, request: ListRunsRequest | None = None) -> bytes:
-        """Return the answer's body; http.client, as urllib and httpx may send loopback to a proxy."""
-        body = b"" if request is None else request.SerializeToString()
-        media = "application/protobuf"
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request(method, path, body, {"content-type": media, "accept": media})
-            response = connection.getresponse()
-            content = response.read()
-        except http.client.HTTPException as error:
-            raise OSError(f"no answer on {path}: {error!r}") from error
-        finally:
-            connection.close()
-        if response.status != 200:
-            raise OSError(f"answer {response.status} on {path}: {content[:200]!r}")
-        return content
-
-    def _spawn(self, command: list[str], sink: IO[bytes]) -> subprocess.Popen[bytes]:
-        # a session of its own: the terminal's Ctrl-C must reach us alone, or children vanish meanwhile
-        process = subprocess.Popen(
-            _launcher() + command,
-            cwd=self.neutral,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self.processes.add(process.pid)
-        return process
-
-
-@contextmanager
-def _private_superlink(simulation: FlowerSimulation) -> Iterator[_SuperLink]:
-    """A running SuperLink in a temporary home; both are gone afterwards, whatever happened."""
-    base = tempfile.gettempdir()
-    if len(base) + len("/fedmac-12345678") > _LONGEST_HOME:
-        base = "/tmp"
-    with _termination_raises():
-        link = _SuperLink(Path(tempfile.mkdtemp(prefix="fedmac-", dir=base)), simulation)
-        try:
-            link.start()
-            yield link
-        finally:
-            with _uninterrupted():
-                link.processes.stop()
-                if link.process is not None:
-                    link.process.wait()
-                shutil.rmtree(link.home, ignore_errors=True)
-
-
-class _Processes:
-    """The processes of one run, found by the home in their environment and by descent.
-
-    Descent alone loses those whose parent has died (a process group does not hold them either: Flower and
-    Ray open sessions of their own); the environment alone loses those that overwrite it with their title,
-    as Ray's workers may. A process is known by its id and start time, so that a reused id is never hit.
-    """
-
-    def __init__(self, home: Path) -> None:
-        self._marker = f"FLWR_HOME={home}".encode()
-        self._known: dict[int, str] = {}
-
-    def add(self, pid: int) -> None:
-        """Take a process that we started ourselves."""
-        if (row := _process_table().get(pid)) is not None:
-            self._known[pid] = row[1]
-
-    def look(self) -> set[int]:
-        """Return the ids of those that live now."""
-        table = _process_table()
-        found = {pid for pid, start in self._known.items() if pid in table and table[pid][1] == start}
-        found |= {pid for pid in table if pid not in found and self._is_marked(pid)}
-        grown = True
-        while grown:
-            children = {pid for pid, (parent, _) in table.items() if parent in found} - found
-            found |= children
-            grown = bool(children)
-        found.discard(os.getpid())
-        self._known = {pid: table[pid][1] for pid in found}
-        return found
-
-    def stop(self) -> None:
-        """End all of them: SIGTERM, then SIGKILL for those that live on after a few seconds."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            deadline = time.monotonic() + _GRACE_SECONDS
-            told: set[int] = set()
-            while (alive := self.look()) and time.monotonic() < deadline:
-                for pid in alive - told:  # whoever was started in the meantime is told as well
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, number)
-                told |= alive
-                time.sleep(0.05)
-        if alive := self.look():
-            warnings.warn(f"processes {sorted(alive)} of the Flower run could not be ended", stacklevel=2)
-
-    def _is_marked(self, pid: int) -> bool:
-        try:
-            return self._marker in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:  # ended meanwhile, somebody else's, or a system without /proc
-            return False
-
-
-def _process_table() -> dict[int, tuple[int, str]]:
-    """Return parent id and start time of each living process (zombies are not living)."""
-    if not Path("/proc/self/stat").exists():
-        return _process_table_of_ps()
-    table = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                # the name, in brackets, may hold anything: fields are counted from its last bracket
-                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
-                if fields[0] not in "ZX":
-                    table[int(entry.name)] = (int(fields[1]), fields[19])
-    return table
-
-
-def _process_table_of_ps() -> dict[int, tuple[int, str]]:
-    """`_process_table` where there is no /proc (macOS)."""
-    command = ["ps", "-A", "-o", "pid=,ppid=,stat=,lstart="]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rows = (line.split(maxsplit=3) for line in output.splitlines())
-    return {int(pid): (int(parent), start) for pid, parent, state, start in rows if state[0] != "Z"}
-
-
-@contextmanager
-def _termination_raises() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that clean-up runs; what the program set itself stays."""
-    both = (signal.SIGTERM, signal.SIGHUP)
-    numbers = [number for number in both if signal.getsignal(number) == signal.SIG_DFL]
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    with _handlers(dict.fromkeys(numbers, leave)):
-        yield
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ignore a second Ctrl-C (or SIGTERM) while processes are being ended: a few seconds at most."""
-    with _handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN)):
-        yield
-
-
-@contextmanager
-def _handlers(
-    handlers: Mapping[signal.Signals, Callable[[int, FrameType | None], None] | signal.Handlers],
-) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's affair
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _environment(home: Path, ray_address: str | None) -> dict[str, str]:
-    """Return the environment of the SuperLink: nothing asks the network or is shared with other runs."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= {
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # or each run calls uv sync
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TMPDIR": str(home),
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",  # the log is read while the run goes on
-        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"])),
-        # Flower starts its parts by name, and from another directory than ours
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        "PYTHONPATH": os.pathsep.join(_import_paths()),
-    }
-    if ray_address is not None:
-        environment["RAY_ADDRESS"] = ray_address
-        del environment["RAY_TMPDIR"]
-    return environment
-
-
-def _import_paths() -> list[str]:
-    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    given = [str(Path(entry).resolve()) for entry in entries if entry]
-    ours = Path(__file__).resolve().parents[2]
-    # an installed package needs no help; a checkout that is not installed would be lost with the directory
-    return given if ours.name in ("site-packages", "dist-packages") else [*given, str(ours)]
-
-
-def _launcher() -> list[str]:
-    if sys.platform != "linux":
-        return []
-    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
-
-
-def _script(name: str) -> str:
-    path = Path(sys.executable).parent / name
-    if not path.exists():
-        raise EngineError(f"{path} is missing: install Flower beside {sys.executable}")
-    return str(path)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _check_config(app: Path, run_config: Mapping[str, Scalar]) -> None:
@@ -560,20 +252,9 @@ def _require(holds: bool, name: str, value: object, accepted: str) -> None:
         raise ValueError(f"{name} is {value!r}; it must be {accepted}")
 
 
-def _lines(file: Path, start: int = 0) -> list[str]:
-    text = file.read_bytes()[start:].decode(errors="replace") if file.exists() else ""
-    noise = ("uvicorn.access", "ControlServicer.ListRuns")  # our own questions
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
-    return [line for line in lines if not any(word in line for word in noise)]
-
-
-def _tail(file: Path) -> str:
-    return "\n".join(_lines(file)[-_TAIL_LINES:])
-
-
 def _traceback(log: Path, start: int) -> str:
     """Return the last traceback in the part of the log that this run wrote, or the end of that part."""
-    lines = _lines(log, start)
+    lines = log_lines(log, start)
     heads = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call")]
     if not heads:
         return "\n".join(lines[-_TAIL_LINES:])

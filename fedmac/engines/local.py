@@ -83,12 +83,17 @@ class LocalGrid(CohortGrid):
         Worker processes; 1 trains in this process. Results are identical for every number.
     threads : int, default 1
         Threads of each worker's computations.
+    memory : int, default 1 GB
+        Bytes for the updates held until power control knows all norms; with more devices than fit, the others are
+        trained twice.
     """
 
-    def __init__(self, workplace: Workplace, app: ClientApp, *, workers: int = 1, threads: int = 1) -> None:
+    def __init__(
+        self, workplace: Workplace, app: ClientApp, *, workers: int = 1, threads: int = 1, memory: int = 10**9
+    ) -> None:
         self.app = app
         self.devices = len(workplace.data.parts)
-        self.team = Team(workplace, workers=workers, threads=threads)
+        self.team = Team(workplace, workers=workers, threads=threads, memory=memory)
         # Flower's Message constructor asks who is speaking.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
         self._run = Run.create_empty(run_id=1)

@@ -40,6 +40,11 @@ class DeviceReport:
     norm: float = 0.0
     failure: str | None = None
 
+    @property
+    def usable(self) -> bool:
+        """Whether the device has an update that can be sent."""
+        return self.failure is None and bool(np.isfinite(self.norm))
+
     def metrics(self) -> Metrics:
         """The metrics that the device's app would send.
 
@@ -50,9 +55,18 @@ class DeviceReport:
         """
         if self.failure is not None:
             raise BadPayload(self.failure)
-        if not np.isfinite(self.norm):
+        if not self.usable:
             raise BadPayload(f"the update's norm is {self.norm}, expected a finite number >= 0")
         return {"num-examples": self.examples, "train_loss": self.loss}
+
+
+@dataclass
+class LaneWork:
+    """What a lane did in the last training: who trained, and the updates that were kept, in the same order."""
+
+    trained: list[int]
+    rows: Tensor
+    kept: int
 
 
 class Lanes:
@@ -66,54 +80,64 @@ class Lanes:
         The model of the round, shared with the other processes.
     sums : Tensor of shape (LANES, ROWS, d)
         Where lane sums go, shared.
+    capacity : int
+        Updates that a lane keeps. Devices beyond it are trained again when their updates are asked for: training is
+        deterministic, so memory is bounded at the price of time.
     """
 
-    def __init__(self, workplace: Workplace, received: Tensor, sums: Tensor) -> None:
+    def __init__(self, workplace: Workplace, received: Tensor, sums: Tensor, capacity: int) -> None:
         self.workplace = workplace
         self.received = received
         self.sums = sums
-        self.kept: dict[int, tuple[list[int], Tensor]] = {}
+        self.capacity = capacity
+        self.config: Mapping[str, Any] = {}
+        self.work: dict[int, LaneWork] = {}
+        self.scratch = torch.empty_like(received)
 
     def train(self, lanes: Mapping[int, Sequence[int]], config: Mapping[str, Any], keep: bool) -> list[DeviceReport]:
         """Train the devices of the lanes; keep their updates, or add them up weighted by their examples."""
-        reports = []
-        for lane, devices in lanes.items():
-            rows = self._rows(lane, len(devices) if keep else 1)
-            if not keep:
-                self.sums[lane, 0].zero_()
-            trained: list[int] = []
-            for device in devices:
-                row = rows[len(trained)] if keep else rows[0]
-                report = self._train_device(device, config, row)
-                reports.append(report)
-                if report.failure is None and np.isfinite(report.norm):
-                    trained.append(device)
-                    if not keep:
-                        self.sums[lane, 0].add_(row, alpha=report.examples)
-            self.kept[lane] = (trained, rows)
+        self.config = config
+        return [report for lane, devices in lanes.items() for report in self._train_lane(lane, devices, keep)]
+
+    def _train_lane(self, lane: int, devices: Sequence[int], keep: bool) -> list[DeviceReport]:
+        rows = self._rows(lane, min(len(devices), self.capacity) if keep else 0)
+        if not keep:
+            self.sums[lane, 0].zero_()
+        reports: list[DeviceReport] = []
+        trained: list[int] = []
+        for device in devices:
+            row = rows[len(trained)] if len(trained) < len(rows) else self.scratch
+            report = self._train_device(device, row)
+            reports.append(report)
+            if report.usable:
+                trained.append(device)
+                if not keep:
+                    self.sums[lane, 0].add_(row, alpha=report.examples)
+        self.work[lane] = LaneWork(trained, rows, min(len(trained), len(rows)) if keep else 0)
         return reports
 
     def superpose(self, lanes: Mapping[int, tuple[Sequence[int], NDArray[np.float64]]]) -> None:
         """Write ``gains @ updates`` of each lane, (R, devices of the lane) @ (devices, d), to the lane's sums."""
         for lane, (devices, gains) in lanes.items():
-            trained, rows = self.kept[lane]
-            placed = np.zeros((len(gains), len(trained)))
-            placed[:, [trained.index(device) for device in devices]] = gains
-            torch.mm(
-                torch.from_numpy(placed).to(rows.dtype),
-                rows[: len(trained)],
-                out=self.sums[lane, : len(gains)],
-            )
+            work = self.work[lane]
+            place = {device: k for k, device in enumerate(work.trained)}
+            placed = torch.zeros((len(gains), len(work.trained)), dtype=self.sums.dtype)
+            placed[:, [place[device] for device in devices]] = torch.from_numpy(gains).to(placed.dtype)
+            sums = self.sums[lane, : len(gains)]
+            torch.mm(placed[:, : work.kept], work.rows[: work.kept], out=sums)
+            for k in range(work.kept, len(work.trained)):
+                self._train_device(work.trained[k], self.scratch)
+                sums.addr_(placed[:, k], self.scratch)
 
     def _rows(self, lane: int, count: int) -> Tensor:
-        _, rows = self.kept.get(lane, ([], None))
-        if rows is None or len(rows) < count:
-            rows = torch.empty((count, len(self.received)), dtype=self.received.dtype)
-        return rows
+        last = self.work.get(lane)
+        if last is not None and len(last.rows) >= count:
+            return last.rows[:count] if count else last.rows[:0]
+        return torch.empty((count, len(self.received)), dtype=self.received.dtype)
 
-    def _train_device(self, device: int, config: Mapping[str, Any], out: Tensor) -> DeviceReport:
+    def _train_device(self, device: int, out: Tensor) -> DeviceReport:
         try:
-            state, examples, loss = self.workplace.train(self.received, device, config)
+            state, examples, loss = self.workplace.train(self.received, device, self.config)
             torch.sub(state.cpu(), self.received, out=out)
             return DeviceReport(device, examples, loss, float(torch.linalg.vector_norm(out)))
         except Exception as error:
@@ -131,15 +155,18 @@ class Team:
         Number of processes; 1 works in this process.
     threads : int
         Threads of each worker's computations.
+    memory : int
+        Bytes that kept updates may take, in all processes together.
     """
 
-    def __init__(self, workplace: Workplace, *, workers: int, threads: int) -> None:
+    def __init__(self, workplace: Workplace, *, workers: int, threads: int, memory: int) -> None:
         self.size = workplace.trainer.size
         self.threads = threads
         dtype = workplace.trainer.state.dtype
         self.received = _shared_tensor((self.size,), dtype)
         self.sums = _shared_tensor((LANES, ROWS, self.size), dtype)
-        self.here = Lanes(workplace, self.received, self.sums)
+        capacity = memory // (LANES * self.received.numel() * self.received.element_size())
+        self.here = Lanes(workplace, self.received, self.sums, capacity)
         self.connections: list[Connection] = []
         self.processes: list[multiprocessing.process.BaseProcess] = []
         self._lanes: dict[int, list[int]] = {}
@@ -168,7 +195,7 @@ class Team:
         parts = np.array_split(np.asarray(devices, dtype=np.int64), LANES)
         self._lanes = {lane: part.tolist() for lane, part in enumerate(parts) if len(part)}
         reports = [report for answer in self._everyone("train", self._lanes, config, keep) for report in answer]
-        self._examples = sum(r.examples for r in reports if r.failure is None and np.isfinite(r.norm))
+        self._examples = sum(r.examples for r in reports if r.usable)
         return sorted(reports, key=lambda report: report.device)
 
     def mean(self) -> Tensor:

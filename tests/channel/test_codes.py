@@ -110,7 +110,7 @@ def test_the_transform_by_fft_is_that_of_scipy(n: int) -> None:
 
 
 # ||A x||^2 spreads by sqrt(2/m) = .18 of its mean at m = 64, the error by .14 of its own: 1,600 draws average to .4 %
-# (one sigma). 1.3 % is three of these and the range .987 to 1.007 of the radio notes.
+# (one sigma). 1.3 % is three of these and the range .987 to 1.007 of docs/equations.md.
 WITHIN = 0.013
 
 

@@ -1,4 +1,4 @@
-"""Power control: closed form, cvxpy and brute force agree; the table of the radio notes comes out."""
+"""Power control: closed form, cvxpy and brute force agree; the table of docs/equations.md comes out."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_unbiased_full_power_receives_weights_of_the_right_sum() -> None:
     assert received.sum() == pytest.approx(weights.sum())
 
 
-TABLE = {  # K^2 MSE at K = 20 of the radio notes, 1g: optimal, full power, truncated at .1, best truncation
+TABLE = {  # K^2 MSE at K = 20 of docs/equations.md, 1g: optimal, full power, truncated at .1, best truncation
     -10: (9.45, 9.49, 101.9, 19.5),
     0: (3.39, 4.83, 11.9, 7.25),
     10: (1.09, 4.18, 2.90, 2.07),

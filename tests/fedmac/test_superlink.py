@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmac.engines import flower
+from fedmac.engines import flower, processes, superlink
 from fedmac.engines.flower import EngineError, FlowerSimulation, run_app, run_simulation, write_app
 
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
@@ -156,7 +156,7 @@ def fake_superlink(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -
     script = tmp_path / "fake"
     script.write_text(f"#!{sys.executable}\n{code}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(flower, "_script", lambda _name: str(script))
+    monkeypatch.setattr(superlink, "_script", lambda _name: str(script))
 
 
 def test_a_superlink_that_dies_is_reported_with_the_end_of_its_log(
@@ -194,19 +194,19 @@ time.sleep(60)
 def test_stopping_finds_orphans_and_the_stubborn_but_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flower, "_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(processes, "_GRACE_SECONDS", 0.3)
     ready = tmp_path / "ready"
     environment = os.environ | {"FLWR_HOME": str(tmp_path)}
     ours = subprocess.Popen([sys.executable, "-c", STUBBORN, str(ready)], env=environment)
     other = subprocess.Popen(["sleep", "60"], env=os.environ | {"FLWR_HOME": f"{tmp_path}-of-another"})
     try:
         assert wait_for(ready.exists, 10)
-        processes = flower._Processes(tmp_path)
-        assert ours.pid in processes.look()
-        assert len(processes.look()) == 2
-        processes.stop()
+        found = processes.Processes(tmp_path)
+        assert ours.pid in found.look()
+        assert len(found.look()) == 2
+        found.stop()
         assert ours.wait(timeout=5) == -signal.SIGKILL
-        assert not processes.look()
+        assert not found.look()
         assert other.poll() is None
     finally:
         ours.kill()
@@ -217,7 +217,7 @@ def test_stopping_finds_orphans_and_the_stubborn_but_nobody_else(
 
 @pytest.mark.skipif(shutil.which("ps") is None or not Path("/proc/self/stat").exists(), reason="needs both")
 def test_ps_and_proc_tell_the_same_descent() -> None:
-    from_ps, from_proc = flower._process_table_of_ps(), flower._process_table()
+    from_ps, from_proc = processes.process_table_of_ps(), processes.process_table()
     assert from_ps[os.getpid()][0] == from_proc[os.getpid()][0] == os.getppid()
 
 

@@ -1,0 +1,119 @@
+"""How changes are put over a scenario: those of a variant, and those set from outside."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from fedmac.scenario_errors import ScenarioError
+
+NOT_IN_VARIANTS = ("variants", "engine", "seed", "seeds")
+"""Keys that are the same for all variants: they run side by side, under the same seeds."""
+
+SELECTORS: dict[str, dict[str, frozenset[str]]] = {
+    "data": {"partition": frozenset({"alpha", "shards", "column"})},
+    "training": {"full_batch": frozenset({"local_steps", "local_epochs", "batch_size"})},
+    "uplink": {"code": frozenset({"decoder", "error_feedback"})},
+    "power_control": {"name": frozenset({"solver", "threshold", "receive"})},
+    "channel": {
+        "units": frozenset({"noise_power", "noise_figure_db"}),
+        "fading": frozenset({"k_factor_db", "correlation"}),
+        "path_loss": frozenset({"exponent", "reference_loss_db", "carrier_hz", "shadowing_db"}),
+    },
+}
+"""Keys that choose what others mean, with the others: these are let go when the choice changes."""
+
+OPEN_SELECTORS: dict[str, tuple[str, frozenset[str]]] = {
+    "model": ("name", frozenset({"init"})),
+    "strategy": ("name", frozenset({"fraction_train", "fraction_evaluate"})),
+}
+"""Tables whose further keys are parameters of what one key names, with the keys that stay when it changes."""
+
+ENDING_CHOICES: dict[tuple[str, str], tuple[str, frozenset[str]]] = {
+    ("uplink", "code"): ("uncoded", frozenset({"ratio", "uses"})),
+    ("channel", "path_loss"): ("none", frozenset({"radius"})),
+}
+"""Choices that leave no meaning even to keys which all the other choices share."""
+
+RIVALS: dict[str, frozenset[str]] = {
+    "power_control": frozenset({"power", "power_dbm", "energy_per_round"}),
+    "uplink": frozenset({"ratio", "uses"}),
+}
+"""Keys of which a table takes one: setting one of them lets go of the others."""
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` put over it, table by table.
+
+    A change of what a table names (a power control, a code, a fading, a strategy, a model) drops the parameters of
+    the old one, and a key drops its rivals: TOML has no way to say that a key is not there.
+    """
+    merged: dict[str, Any] = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, dict):
+            dropped = _dropped(key, old, value)
+            merged[key] = {k: v for k, v in old.items() if k not in dropped} | copy.deepcopy(dict(value))
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def _dropped(table: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    """The keys of `old` that lose their meaning when `new` is put over it."""
+    dropped: set[str] = set()
+    for selector, owned in SELECTORS.get(table, {}).items():
+        if selector in new and new[selector] != old.get(selector):
+            dropped |= owned
+            ending, more = ENDING_CHOICES.get((table, selector), (None, frozenset()))
+            dropped |= more if new[selector] == ending else frozenset()
+    selector, kept = OPEN_SELECTORS.get(table, ("", frozenset()))
+    if selector in new and new[selector] != old.get(selector):
+        dropped |= old.keys() - kept
+    rivals = RIVALS.get(table, frozenset())
+    return dropped | rivals if rivals & new.keys() else dropped
+
+
+def hold_in_variant(variant: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant that does not take back what is set from outside.
+
+    What the variant does not mention it inherits from the scenario, where the overrides hold already; so only what
+    it says itself about the same thing gives way. A ratio set from outside thus means nothing to a variant that is
+    uncoded, and is no error.
+    """
+    held: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if key in NOT_IN_VARIANTS or key == "name" or key not in variant:
+            continue
+        own = variant[key]
+        if isinstance(value, Mapping) and isinstance(own, Mapping):
+            value = {k: v for k, v in value.items() if _about_the_same(key, k, own)}
+        held[key] = value
+    return merge(variant, held)
+
+
+def _about_the_same(table: str, key: str, own: Mapping[str, Any]) -> bool:
+    rivals = RIVALS.get(table, frozenset())
+    chooses = key in SELECTORS.get(table, {}) or key == OPEN_SELECTORS.get(table, ("",))[0]
+    return key in own or chooses or (key in rivals and bool(rivals & own.keys()))
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"a.b": 1}`` as ``{"a": {"b": 1}}``.
+
+    Raises
+    ------
+    ScenarioError
+        If a key is set to a value and, with a dot, used as a table as well.
+    """
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *tables, key = path.split(".")
+        place = nested
+        for table in tables:
+            place = place.setdefault(table, {})
+            if not isinstance(place, dict):
+                raise ScenarioError(f"{path} = {value!r}: {table} is set to a value as well; accepted: one of the two")
+        place[key] = nest(value) if isinstance(value, Mapping) else value
+    return nested

@@ -1,0 +1,41 @@
+"""The transmit order: what a device reads is what the server wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import ConfigRecord
+
+from channel import RandomLinearCode, RandomMask, TransmitOrder, Uncoded
+from channel.codes import Code
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        Uncoded(),
+        RandomLinearCode(ratio=0.1),
+        RandomLinearCode(uses=3, decoder="projection", error_feedback=True),
+        RandomMask(ratio=1 / 3, decoder="lmmse"),
+    ],
+    ids=repr,
+)
+def test_a_device_builds_the_servers_code_from_the_order(code: Code) -> None:
+    order = TransmitOrder(code.name, code.parameters, 2**62 + 1)
+    there = TransmitOrder.from_config(ConfigRecord(order.to_config()))
+    assert there == order
+    update = torch.arange(20.0)
+    assert torch.equal(there.build_code().encode(update, there.seed), code.encode(update, order.seed))
+
+
+def test_an_unknown_code_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown code 'morse'; known codes: uncoded, random-linear, random-mask"):
+        TransmitOrder("morse").build_code()
+
+
+@pytest.mark.parametrize("parameters", [{"ratio": 2.0}, {"ratio": 0.0}, {"ratio": 0.1, "decoder": "guess"}])
+def test_parameters_that_the_code_refuses_are_refused(parameters: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="ratio|decoder"):
+        TransmitOrder("random-linear", parameters).build_code()

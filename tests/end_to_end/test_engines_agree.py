@@ -1,0 +1,165 @@
+"""One scenario, one seed, two engines: the same figures; and Flower's failures come back as failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import fedmac
+
+pytestmark = pytest.mark.flower
+
+SCENARIO = """
+name = "agree"
+rounds = 3
+
+[data]
+source = "digits"
+devices = 4
+partition = "dirichlet"
+alpha = 1.0
+
+[model]
+name = "mlp"
+hidden = [16]
+
+[training]
+learning_rate = 0.1
+local_epochs = 1
+
+[uplink]
+code = "random-linear"
+ratio = 0.2
+
+[power_control]
+name = "minimum-mse"
+
+[channel]
+fading = "rayleigh"
+noise_power = 0.01
+
+[[variants]]
+name = "rlc"
+
+[[variants]]
+name = "ideal"
+uplink = { kind = "ideal" }
+
+[[variants]]
+name = "half"
+strategy.fraction_train = 0.5
+"""
+
+VARIANTS = ("rlc", "ideal", "half")
+
+# Wall time is nobody's to repeat. The error of the mean update needs the plain updates, which a server that is
+# reached by messages never sees: Flower's record leaves it out.
+NOT_SHARED = {"wall_s", "mse_measured", "mse_predicted"}
+
+
+def command(scenario: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """`fedmac run` on Flower's engine, as a user calls it."""
+    words = [sys.executable, "-m", "fedmac.cli", "run", str(scenario), "--out", str(out), "--engine", "flower", *more]
+    path = os.pathsep.join([str(scenario.parent), str(Path(__file__).parents[2])])
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, cwd=scenario.parent)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The run folders of the local engine and of Flower's: one Flower run for all variants."""
+    place = tmp_path_factory.mktemp("engines")
+    scenario = place / "agree.toml"
+    scenario.write_text(SCENARIO)
+    fedmac.run(scenario, out=place / "local", engine="local", workers=1)
+    done = command(scenario, place / "flower", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert "report:" in done.stdout
+    return place / "local", place / "flower"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_figure_of_every_round_is_the_same_on_both_engines(folders: tuple[Path, Path], variant: str) -> None:
+    local, flower = (records(folder / variant) for folder in folders)
+    assert [r["round"] for r in flower] == [0, 1, 2, 3]
+    # float32 updates are added up before coding (local) or coded and then added up (messages): rounding differs by
+    # a few 6e-8; amplitudes, receive scale and the signals' errors follow the norms.
+    for there, here in zip(local, flower, strict=True):
+        assert there.keys() == here.keys()
+        for name in there.keys() - NOT_SHARED:
+            if isinstance(there[name], float) or (isinstance(there[name], list) and name != "failures"):
+                np.testing.assert_allclose(here[name], there[name], rtol=1e-6, atol=1e-9, err_msg=name)
+            else:
+                assert here[name] == there[name], name
+
+
+def test_the_shared_figures_are_the_ones_that_matter(folders: tuple[Path, Path]) -> None:
+    shared = records(folders[1] / "rlc")[1].keys() - NOT_SHARED
+    assert {
+        "test_loss", "test_accuracy", "train_loss", "devices", "weights", "update_norms", "gains", "amplitudes",
+        "receive_scale", "signal_mse_measured", "channel_uses", "energy_j_per_device_mean", "air_time_s", "failures",
+    } <= shared  # fmt: skip
+
+
+def test_half_of_the_devices_take_part_and_they_are_the_same_ones(folders: tuple[Path, Path]) -> None:
+    local, flower = ([r["devices"] for r in records(folder / "half")[1:]] for folder in folders)
+    assert flower == local
+    assert all(len(devices) == 2 for devices in flower)
+    assert len({tuple(devices) for devices in flower}) > 1
+
+
+def test_the_server_of_a_message_engine_knows_no_plain_update(folders: tuple[Path, Path]) -> None:
+    for record in records(folders[1] / "rlc")[1:]:
+        assert record["mse_measured"] is None
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_final_models_are_the_same(folders: tuple[Path, Path], variant: str) -> None:
+    local, flower = (load_file(folder / variant / "model.safetensors") for folder in folders)
+    for name, array in local.items():
+        np.testing.assert_allclose(flower[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_the_run_folder_of_flower_reads_like_any_other(folders: tuple[Path, Path]) -> None:
+    run = fedmac.Run(folders[1])
+    assert run.summary["engine"] == "flower"
+    assert run.summary["interrupted"] is False
+    assert run.variants == list(VARIANTS)
+    assert (folders[1] / "report.html").is_file()
+    assert (folders[1] / "flower.log").is_file()
+
+
+BROKEN_ON_DEVICES = """
+import sys
+from clients.models import softmax
+
+def factory(input_shape, num_classes):
+    if any("default_worker" in word for word in sys.orig_argv):  # a process in which Ray runs devices
+        raise ImportError("this device lacks a package")
+    return softmax(input_shape, num_classes)
+"""
+
+
+def test_devices_that_all_fail_fail_the_command_with_their_reason(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN_ON_DEVICES)
+    scenario = tmp_path / "broken.toml"
+    head, _, _ = SCENARIO.replace("rounds = 3", "rounds = 1").partition("[[variants]]")
+    scenario.write_text(head.replace('name = "mlp"\nhidden = [16]', 'name = "broken:factory"'))
+    done = command(scenario, tmp_path / "out")
+    assert done.returncode == 1, done.stderr
+    assert "no device sent in any of 1 rounds" in done.stderr
+    assert "this device lacks a package" in done.stderr
+    assert len(records(tmp_path / "out")[1]["failures"]) == 4
+    assert json.loads((tmp_path / "out/summary.json").read_text())["interrupted"] is True

@@ -1,0 +1,180 @@
+"""The local engine: the number of workers is nobody's business, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from threading import Timer
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message, RecordDict
+from flwr.serverapp.strategy import FedAvg
+from numpy.typing import NDArray
+from torch import nn
+
+from channel import AnalogUplink, Channel, IdealUplink, MinimumMSE, RandomLinearCode, Rayleigh, Uncoded, Uplink
+from clients.app import Workplace
+from clients.parameters import model_arrays
+from clients.training import Trainer, Training
+from fedmac.engines.workers import WorkerDied
+from strategies import AirGrid, OverTheAir
+from tests import fleet
+
+RAYLEIGH = Channel(Rayleigh(), noise_power=0.01)
+UPLINKS: dict[str, Uplink] = {
+    "ideal": IdealUplink(),
+    "random-linear": AnalogUplink(RandomLinearCode(ratio=0.5), MinimumMSE(), RAYLEIGH, trace=True),
+    "error feedback": AnalogUplink(
+        RandomLinearCode(ratio=0.5, decoder="projection", error_feedback=True), MinimumMSE("closed-form"), RAYLEIGH
+    ),
+}
+
+Run = tuple[NDArray[Any], list[dict[str, Any]]]
+
+
+def run(work: Workplace, uplink: Uplink, workers: int, rounds: int = 2) -> Run:
+    records: list[dict[str, Any]] = []
+    strategy = OverTheAir(FedAvg(fraction_evaluate=0.0), uplink, on_exchange=records.append)
+    with fleet.local_grid(work, workers=workers) as grid:
+        return fleet.flat(fleet.run(strategy, grid, work, rounds).arrays), records
+
+
+@pytest.mark.parametrize("name", UPLINKS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_results_are_the_same_bits_for_every_number_of_workers(name: str, dtype: torch.dtype) -> None:
+    """19 devices: more than the engine has lanes, so that some share one."""
+    work = fleet.workplace(19, dtype=dtype, rows=8)
+    (alone, records), *others = [run(work, UPLINKS[name], workers) for workers in (1, 2, 3)]
+    for model, their_records in others:
+        assert np.array_equal(model, alone)
+        assert their_records == records
+
+
+def test_more_workers_than_devices_are_no_harm() -> None:
+    work = fleet.workplace(2)
+    assert np.array_equal(run(work, UPLINKS["ideal"], 3)[0], run(work, UPLINKS["ideal"], 1)[0])
+
+
+def test_a_device_that_raises_in_a_worker_is_named_as_in_this_process() -> None:
+    work = fleet.workplace(5)
+    work.data.device(2).targets[0] = 99
+    alone, beside = run(work, UPLINKS["random-linear"], 1), run(work, UPLINKS["random-linear"], 2)
+    assert [failure["device"] for record in beside[1] for failure in record["failures"]] == [2, 2]
+    assert beside[1] == alone[1]
+    assert np.array_equal(beside[0], alone[0])
+
+
+def test_devices_that_take_part_may_change_from_round_to_round() -> None:
+    work = fleet.workplace(5)
+    with fleet.local_grid(work, workers=2) as grid:
+        air = AirGrid(grid, UPLINKS["random-linear"])
+        start, nodes = fleet.initial(work), air.get_node_ids()
+        for devices in ([3], [0, 1, 2, 3, 4], [4, 0]):
+            asked = [nodes[device] for device in devices]
+            (together,) = air.send_and_receive(fleet.train_messages(start, asked))
+            other = AirGrid(fleet.local_grid(work), UPLINKS["random-linear"])
+            other.get_node_ids()
+            other.exchanges = air.exchanges - 1
+            (alone,) = other.send_and_receive(fleet.train_messages(start, asked))
+            a, b = (fleet.flat(reply.content.array_records["arrays"]) for reply in (together, alone))
+            assert np.array_equal(a, b)
+
+
+def test_the_streamed_mean_is_the_kept_updates_mean() -> None:
+    """Ideal: updates are added as they come; uncoded without noise: they are kept. Rounding apart, the same sum."""
+    work = fleet.workplace(6)
+    streamed, _ = run(work, IdealUplink(), 1)
+    kept, _ = run(work, AnalogUplink(Uncoded(), MinimumMSE(), Channel(noise_power=0.0)), 1)
+    np.testing.assert_allclose(kept, streamed, rtol=0, atol=1e-12)
+
+
+def test_workers_end_with_the_grid() -> None:
+    with fleet.local_grid(fleet.workplace(), workers=2) as grid:
+        processes = list(grid.team.processes)
+        assert all(process.is_alive() for process in processes)
+    assert len(processes) == 2
+    assert not any(process.is_alive() for process in processes)
+    grid.close()
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [
+        pytest.param(True, id="while training"),
+        pytest.param(False, id="between rounds", marks=pytest.mark.xfail(reason="sending to it raises BrokenPipeError")),
+    ],
+)
+def test_a_worker_that_dies_is_an_error_that_says_what_to_try(busy: bool) -> None:
+    work = fleet.workplace()
+    with fleet.local_grid(work, workers=2) as grid:
+        pid = grid.team.processes[1].pid
+        assert pid is not None
+        if busy:
+            # Stopped, it takes its work and does not answer; the timer ends it there.
+            os.kill(pid, signal.SIGSTOP)
+            Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+        else:
+            os.kill(pid, signal.SIGKILL)
+            grid.team.processes[1].join()
+        air = AirGrid(grid, IdealUplink())
+        with pytest.raises(WorkerDied, match=r"worker 1 .* exit code -9.*engine\.workers=1"):
+            air.send_and_receive(fleet.train_messages(fleet.initial(work), air.get_node_ids()))
+
+
+class Counted(nn.Module):
+    """A network with integer buffers (BatchNorm counts its batches) and floating-point ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.layers = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layers(x.flatten(1))
+        return out
+
+
+def test_running_statistics_travel_and_integer_buffers_keep_the_servers_value() -> None:
+    arrays = model_arrays(Counted()) | {"layers.1.num_batches_tracked": np.array(41)}
+    work = Workplace(Trainer(Counted()), fleet.digits(dtype=torch.float32), fleet.ONE_EPOCH, seed=0)
+    models = []
+    for grid in (fleet.local_grid(work), fleet.message_grid(work)):
+        air = AirGrid(grid, IdealUplink())
+        (reply,) = air.send_and_receive(fleet.train_messages(fleet.record(arrays), air.get_node_ids()))
+        models.append({k: a.numpy() for k, a in reply.content.array_records["arrays"].items()})
+    for model in models:
+        assert model["layers.1.num_batches_tracked"] == 41
+        assert model["layers.1.num_batches_tracked"].dtype == np.int64
+        assert np.abs(model["layers.1.running_mean"]).max() > 0.01
+    for name in arrays:
+        np.testing.assert_allclose(models[0][name], models[1][name], rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_replies_are_handed_over_once() -> None:
+    work = fleet.workplace()
+    grid = fleet.local_grid(work)
+    ids = grid.push_messages(fleet.train_messages(fleet.initial(work), grid.get_node_ids(), "evaluate"))
+    assert len(set(ids)) == 4
+    assert [reply.metadata.reply_to_message_id for reply in grid.pull_messages(ids)] == ids
+    assert grid.pull_messages(ids) == []
+
+
+def test_an_app_that_raises_is_an_error_reply_as_under_flower() -> None:
+    grid = fleet.local_grid(fleet.workplace())
+    fleet.identify()
+    (reply,) = grid.send_and_receive([Message(RecordDict(), fleet.FIRST_NODE, "evaluate")])
+    assert reply.has_error()
+    assert "StopIteration" in reply.error.reason
+
+
+def test_the_model_is_trained_not_just_passed_around() -> None:
+    """The whole way over a fading channel ends far better than guessing one digit of ten."""
+    work = fleet.workplace(4, Training(learning_rate=0.5, local_epochs=2, batch_size=16), rows=150)
+    model, records = run(work, UPLINKS["random-linear"], 1, rounds=12)
+    accuracy = work.trainer.evaluate(torch.from_numpy(model), work.data.test).accuracy
+    assert accuracy > 0.5
+    assert records[-1]["metrics"]["train_loss"] < records[0]["metrics"]["train_loss"]
