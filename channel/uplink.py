@@ -174,7 +174,7 @@ class AnalogUplink(Uplink):
         Limit on the energy of one exchange, from which P follows; not together with `power_limit`.
     erasure : float, default 0
         Fraction of the channel uses that interference wipes out: the same contiguous burst of uses in every
-        exchange. The receiver knows which, reads zero there and scales the rest up.
+        exchange. The receiver knows which and reads zero there; an unbiased decoder scales the rest up.
     trace : bool, default False
         Record each device's peak-to-average power and energy (codes every device on its own: slower).
 
@@ -265,7 +265,9 @@ class AnalogUplink(Uplink):
         if wiped == 0:
             return received
         start = int(generator(seed, "erasure").integers(len(received)))
-        received = received * (len(received) / (len(received) - wiped))
+        received = received.clone()
+        if self.code.decoder == "unbiased":  # the others take what is missing for a shorter signal, which it is
+            received *= len(received) / (len(received) - wiped)
         received[(start + np.arange(wiped)) % len(received)] = 0.0
         return received
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from channel.randomness import torch_generator
+from channel.randomness import key, torch_generator
 from clients.data import Split
 from clients.dense import DenseNetwork
 from clients.parameters import flat_state
@@ -82,6 +83,7 @@ class Trainer:
         self.state = flat_state(self.model)
         self.parameters: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
         self.dense = DenseNetwork.of(self.model)
+        self.counters = [(b, b.clone()) for b in self.model.buffers() if not b.is_floating_point()]
 
     @property
     def size(self) -> int:
@@ -112,15 +114,28 @@ class Trainer:
             Mean cross-entropy over the examples visited, each before its step.
         """
         self.state.copy_(received)
+        for counter, start in self.counters:
+            counter.copy_(start)
         self.model.train()
         inputs, targets = data.inputs.to(self.device), data.targets.to(self.device)
         take_step = self._written_out(training) or self._differentiated(training)
         losses, examples = [], []
-        for x, y in _batches(inputs, targets, training, seed, round, device):
-            losses.append(take_step(x, y))
-            examples.append(y.shape[0])
+        with self._layers_drawing_from(key(seed, "layers", round, device)):
+            for x, y in _batches(inputs, targets, training, seed, round, device):
+                losses.append(take_step(x, y))
+                examples.append(y.shape[0])
         mean = torch.dot(torch.stack(losses).double().cpu(), torch.tensor(examples, dtype=torch.float64)) / sum(examples)
         return self.state, float(mean)
+
+    @contextmanager
+    def _layers_drawing_from(self, seed: int) -> Iterator[None]:
+        """Layers such as dropout know only PyTorch's global generator: seed it for them, and put it back after."""
+        if self.dense is not None:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
 
     def _written_out(self, training: Training) -> Step | None:
         """Plain steps of a fully connected network, without automatic differentiation."""

@@ -188,7 +188,7 @@ def main() -> None:
     from fedmac.scenario_errors import ScenarioError
 
     try:
-        app()
+        app(prog_name="fedmac")
     except ScenarioError as error:
         _say(str(error))
         sys.exit(BAD_INPUT)

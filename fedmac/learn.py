@@ -114,7 +114,7 @@ class _Journal:
             record |= exchange
         record["wall_s"] = time.perf_counter() - self.start
         self.on_round(record)
-        shown = {k: v for k, v in record.items() if k.startswith("test_")}
+        shown = {k: v for k, v in record.items() if k.startswith("test_") and v is not None}
         return MetricRecord(shown) if shown else None
 
     def _held_out(self, arrays: ArrayRecord) -> dict[str, float | None]:

@@ -114,7 +114,7 @@ def summary_table(summary: dict[str, Any], width: int = 80) -> Table:
         "air s": lambda row: f"{row['air_time_s']:.3g}",
         "wall s": lambda row: f"{row['wall_s']:.1f}",
     }
-    for heading in ("", "wall s", "air s", "max", "rounds"):
+    for heading in ("", "wall s", "air s", "max", "rounds", "loss"):
         columns.pop(heading, None)
         table = _table(summary, columns)
         if table.__rich_measure__(Console(), Console(width=1000).options).maximum <= width:
@@ -131,6 +131,7 @@ def _table(summary: dict[str, Any], columns: dict[str, Callable[[dict[str, Any]]
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
         pad_edge=False,
     )
     table.add_column("variant", overflow="fold")

@@ -233,24 +233,32 @@ class Team:
                 torch.set_num_threads(before)
         count = len(self.connections)
         order = list(lanes)
-        for i, connection in enumerate(self.connections):
-            mine = {lane: lanes[lane] for lane in order[i::count]}
-            connection.send((task, (mine, *arguments)))
+        for i in range(count):
+            self._send(i, (task, ({lane: lanes[lane] for lane in order[i::count]}, *arguments)))
         return [self._answer(i) for i in range(count)]
+
+    def _send(self, worker: int, work: tuple[str, tuple[Any, ...]]) -> None:
+        try:
+            self.connections[worker].send(work)
+        except OSError:
+            raise self._death_of(worker) from None
 
     def _answer(self, worker: int) -> Any:
         try:
             answer = self.connections[worker].recv()
-        except (EOFError, ConnectionResetError):
-            self.processes[worker].join(timeout=5)
-            code = self.processes[worker].exitcode
-            raise WorkerDied(
-                f"worker {worker} of the local engine ended with exit code {code} (a negative code is a signal; "
-                "-9 often means the machine ran out of memory); try engine.workers=1"
-            ) from None
+        except (EOFError, OSError):
+            raise self._death_of(worker) from None
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def _death_of(self, worker: int) -> WorkerDied:
+        self.processes[worker].join(timeout=5)
+        code = self.processes[worker].exitcode
+        return WorkerDied(
+            f"worker {worker} of the local engine ended with exit code {code} (a negative code is a signal; "
+            "-9 often means the machine ran out of memory); try engine.workers=1"
+        )
 
     def close(self) -> None:
         """Stop the workers."""

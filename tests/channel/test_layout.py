@@ -57,6 +57,8 @@ def test_integer_arrays_are_not_part_of_the_vector() -> None:
         ({"w": np.ones(6)}, r"found shape \(6,\)"),
     ],
 )
-def test_an_array_that_is_missing_or_misshapen_is_named(arrays: dict[str, NDArray[np.floating]], complaint: str) -> None:
+def test_an_array_that_is_missing_or_misshapen_is_named(
+    arrays: dict[str, NDArray[np.floating]], complaint: str
+) -> None:
     with pytest.raises(ValueError, match=complaint):
         Layout.of_arrays({"w": np.ones((2, 3))}).flatten(arrays)

@@ -249,7 +249,9 @@ def test_energy_is_power_times_uses_or_seconds(physical: bool) -> None:
 
 
 def test_the_ideal_uplink_is_charged_the_budget_it_is_granted() -> None:
-    cost = IdealUplink(uses_ratio=0.1, energy_per_round=50.0, channel=Channel(bandwidth=1e6)).receive(cohort(), 1, 0).cost
+    cost = (
+        IdealUplink(uses_ratio=0.1, energy_per_round=50.0, channel=Channel(bandwidth=1e6)).receive(cohort(), 1, 0).cost
+    )
     assert cost.uses == 60
     assert cost.energy.tolist() == [50.0] * 6
     assert cost.air_time == pytest.approx(30e-6)
@@ -332,4 +334,4 @@ def test_a_negative_limit_is_refused() -> None:
 
 
 def test_uplinks_go_by_these_names() -> None:
-    assert UPLINKS == {"ideal": IdealUplink, "over-the-air": AnalogUplink}
+    assert {"ideal": IdealUplink, "over-the-air": AnalogUplink} == UPLINKS

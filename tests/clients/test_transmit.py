@@ -14,7 +14,9 @@ from channel import Layout, TransmitOrder
 from channel.order import DEVICE_QUERY, ORDER_KEY, SYMBOLS_KEY, TRANSMISSION_KEY
 from channel.uplink import symbol_scale
 from clients import transmit
+from clients.app import client_app
 from clients.transmit import RESIDUAL_KEY
+from fedmac.engines.local import FIRST_NODE
 from tests import fleet
 
 SIZE = 60
@@ -28,7 +30,7 @@ def message(order: TransmitOrder | None, kind: str = "train", received: Arrays |
     content = RecordDict({"arrays": fleet.record(received or RECEIVED), "config": ConfigRecord({"server-round": 1})})
     if order is not None:
         content[ORDER_KEY] = ConfigRecord(order.to_config())
-    return Message(content, fleet.FIRST_NODE, kind)
+    return Message(content, FIRST_NODE, kind)
 
 
 class App:
@@ -44,7 +46,9 @@ class App:
         layout = Layout.of_arrays(received)
         trained = received | layout.unflatten(layout.flatten(received) + self.update)
         trained["count"] = received["count"] + 1
-        content = RecordDict({"arrays": fleet.record(trained), "metrics": MetricRecord({"num-examples": 5, "own": 2.5})})
+        content = RecordDict(
+            {"arrays": fleet.record(trained), "metrics": MetricRecord({"num-examples": 5, "own": 2.5})}
+        )
         return Message(content, reply_to=message)
 
 
@@ -78,7 +82,7 @@ def test_symbols_are_the_coded_update_at_unit_power(order: TransmitOrder) -> Non
     reply = transmit(message(order), fleet.context(), App(update()))
     code = order.build_code()
     symbols = torch.from_numpy(reply.content.array_records[SYMBOLS_KEY][SYMBOLS_KEY].numpy())
-    expected = code.encode(torch.from_numpy(update()), 7) * (symbol_scale(code, SIZE) / np.linalg.norm(update()))
+    expected = code.encode(torch.from_numpy(update()), 7) * (symbol_scale(code, SIZE) / float(np.linalg.norm(update())))
     # The received model is subtracted again: rounding of float64.
     torch.testing.assert_close(symbols, expected, rtol=1e-9, atol=1e-12)
 
@@ -99,7 +103,7 @@ def test_the_app_sees_no_order_and_the_servers_record_stays_whole() -> None:
     app = App(update())
     shared = message(ORDERS[1]).content
     for node in range(2):
-        transmit(Message(shared, fleet.FIRST_NODE + node, "train"), fleet.context(node), app)
+        transmit(Message(shared, FIRST_NODE + node, "train"), fleet.context(node), app)
     assert set(shared) == {"arrays", "config", ORDER_KEY}
     assert all(set(given.content) == {"arrays", "config"} for given in app.given)
 
@@ -122,7 +126,7 @@ def test_an_apps_error_passes_through() -> None:
 
 def test_a_node_says_which_device_it_is() -> None:
     fleet.identify()
-    asked = Message(RecordDict({DEVICE_QUERY: ConfigRecord()}), fleet.FIRST_NODE, "train")
+    asked = Message(RecordDict({DEVICE_QUERY: ConfigRecord()}), FIRST_NODE, "train")
     app = App(update())
     reply = transmit(asked, fleet.context(device=2), app)
     assert dict(reply.content.config_records[TRANSMISSION_KEY]) == {"device": 2}
@@ -207,8 +211,8 @@ def test_a_reply_of_another_model_is_refused_by_the_arrays_name() -> None:
 
 def test_the_app_trains_its_own_devices_examples() -> None:
     work = fleet.workplace()
-    app, start = fleet.client_app(lambda _context, _config: work), fleet.initial(work)
-    (asked,) = fleet.train_messages(start, [fleet.FIRST_NODE + 2], round=4)
+    app, start = client_app(lambda _context, _config: work), fleet.initial(work)
+    (asked,) = fleet.train_messages(start, [FIRST_NODE + 2], round=4)
     reply = app(asked, fleet.context(device=2))
     expected, examples, loss = work.train(torch.from_numpy(fleet.flat(start)), 2, {"server-round": 4})
     assert np.array_equal(fleet.flat(reply.content.array_records["arrays"]), expected.numpy())
@@ -219,7 +223,7 @@ def test_the_app_trains_its_own_devices_examples() -> None:
 
 def test_a_node_that_was_not_told_its_part_of_the_data_says_how_to_start_it() -> None:
     work = fleet.workplace()
-    app = fleet.client_app(lambda _context, _config: work)
-    (asked,) = fleet.train_messages(fleet.initial(work), [fleet.FIRST_NODE])
+    app = client_app(lambda _context, _config: work)
+    (asked,) = fleet.train_messages(fleet.initial(work), [FIRST_NODE])
     with pytest.raises(ValueError, match=r'"partition-id" is missing; start the node with --node-config'):
         app(asked, Context(1, 5, {}, RecordDict(), {}))

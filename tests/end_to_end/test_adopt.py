@@ -37,7 +37,7 @@ def results(app: Path, place: Path) -> dict[str, Any]:
     """What the app writes when Flower's simulation has run it."""
     file = place / "results.json"
     config = {"results": str(file), "num-server-rounds": ROUNDS}
-    run_app(app, config, nodes=DEVICES, workers=2, log=place / "run.log", timeout=240)
+    run_app(app, config, nodes=DEVICES, workers=1, log=place / "run.log", timeout=240)
     written: dict[str, Any] = json.loads(file.read_text())
     return written
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from flwr.cli.build import build_fab_from_files
+from flwr.common.config import get_fab_config
 from flwr.serverapp import Grid
 
 from fedmac.scenario import Scenario
@@ -60,14 +64,9 @@ def test_overrides_of_a_run_configuration_reach_the_scenario() -> None:
 
 
 def test_the_repository_is_an_app_that_flower_accepts_and_sends_its_scenarios_only() -> None:
-    import io
-    import zipfile
-
-    from flwr.cli.build import build_fab_from_disk
-    from flwr.common.config import get_fab_config
-
     root = Path(__file__).resolve().parents[2]
-    bundle = build_fab_from_disk(root)
+    files = [root / "pyproject.toml", root / ".gitignore", *root.glob("scenarios/*"), *root.glob("fedmac/*.py")]
+    bundle, _ = build_fab_from_files({str(file.relative_to(root)): file for file in files if file.is_file()})
     config: dict[str, Any] = get_fab_config(bundle)["tool"]["flwr"]["app"]
     assert config["components"] == {"serverapp": "fedmac.server_app:app", "clientapp": "fedmac.client_app:app"}
     assert set(config["config"]) == {"scenario", "overrides", "only", "out"}

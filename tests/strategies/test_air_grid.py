@@ -31,6 +31,7 @@ from channel import (
 from channel.order import SYMBOLS_KEY, TRANSMISSION_KEY
 from clients.app import Workplace
 from clients.training import Training
+from fedmac.engines.local import FIRST_NODE
 from strategies import AirGrid, OverTheAir
 from strategies.air_grid import weighted_metrics
 from tests import fleet
@@ -81,7 +82,8 @@ class Exchange:
     @property
     def update(self) -> NDArray[np.float64]:
         """What the server adds to its model."""
-        return fleet.flat(self.arrays) - fleet.flat(self.start)
+        update: NDArray[np.float64] = fleet.flat(self.arrays) - fleet.flat(self.start)
+        return update
 
     @property
     def reasons(self) -> dict[int, str]:
@@ -111,8 +113,8 @@ def test_the_server_gets_one_reply_that_holds_the_model_and_its_metrics(name: st
     exchange = Exchange(uplink=UPLINKS[name])
     (reply,) = exchange.replies
     assert list(reply.content.array_records) == ["arrays"]
-    assert reply.content["arrays"].keys() == exchange.start.keys()  # type: ignore[union-attr]
-    assert dict(reply.content["metrics"])["num-examples"] == 1.0  # type: ignore[arg-type]
+    assert reply.content["arrays"].keys() == exchange.start.keys()
+    assert dict(reply.content["metrics"])["num-examples"] == 1.0
     assert exchange.record["heard"]
     assert exchange.record["devices"] == [0, 1, 2, 3]
     assert exchange.record["failures"] == []
@@ -440,7 +442,7 @@ class Renamed(fleet.MessageGrid):
         messages = list(messages)
         nodes = [message.metadata.dst_node_id for message in messages]
         for message, node in zip(messages, nodes, strict=True):
-            message.metadata.dst_node_id = fleet.FIRST_NODE + self.ids.index(node)
+            message.metadata.dst_node_id = FIRST_NODE + self.ids.index(node)
         replies = list(super().send_and_receive(messages))
         for message, node in zip(messages, nodes, strict=True):
             message.metadata.dst_node_id = node
@@ -488,6 +490,6 @@ def test_the_message_path_leaves_the_strategys_messages_as_they_were() -> None:
 
 
 def test_metrics_are_averaged_where_every_device_reports_them() -> None:
-    devices = [{"loss": 1.0, "classes": [1, 2], "own": 3}, {"loss": 2.0, "classes": [3, 6]}]
+    devices: list[Any] = [{"loss": 1.0, "classes": [1, 2], "own": 3}, {"loss": 2.0, "classes": [3, 6]}]
     assert weighted_metrics(devices, np.array([0.75, 0.25])) == {"loss": 1.25, "classes": [1.5, 3.0]}
     assert weighted_metrics([], np.array([])) == {}

@@ -41,11 +41,12 @@ from channel import (
     Uncoded,
     Uplink,
 )
+from clients.training import Training
 from strategies import STRATEGIES, OverTheAir
 from strategies.over_the_air import NEEDS_INDIVIDUAL_UPDATES
 from tests import fleet
 
-QUIET = {"fraction_evaluate": 0.0}
+QUIET: Any = {"fraction_evaluate": 0.0}
 
 MEAN_BASED: dict[str, Callable[[], Strategy]] = {
     "fedavg": lambda: FedAvg(**QUIET),
@@ -105,7 +106,7 @@ def test_fedprox_keeps_devices_near_the_model_they_received() -> None:
     norms = {}
     for mu in (0.001, 1.0, 10.0):
         records: list[dict[str, Any]] = []
-        work = fleet.workplace(training=fleet.Training(learning_rate=0.1, local_epochs=4, batch_size=8))
+        work = fleet.workplace(training=Training(learning_rate=0.1, local_epochs=4, batch_size=8))
         strategy = OverTheAir(FedProx(proximal_mu=mu, **QUIET), IdealUplink(), on_exchange=records.append)
         fleet.run(strategy, fleet.local_grid(work), work, rounds=1)
         norms[mu] = np.asarray(records[0]["update_norms"])
