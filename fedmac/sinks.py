@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -95,16 +94,17 @@ def _tensorboard(out: Path) -> Iterator[Sink]:
 def _mlflow(out: Path) -> Iterator[Sink]:
     import mlflow
 
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri(f"sqlite:///{(out / 'mlflow.db').absolute()}")
-    client = mlflow.MlflowClient()
-    experiment = mlflow.set_experiment(out.name)
+    # A client of our own: mlflow.set_tracking_uri would also send the next run of this process here.
+    own = f"sqlite:///{(out / 'mlflow.db').absolute()}"
+    client = mlflow.MlflowClient(tracking_uri=None if mlflow.is_tracking_uri_set() else own)
+    experiment = client.get_experiment_by_name(out.absolute().name)
+    number = experiment.experiment_id if experiment else client.create_experiment(out.absolute().name)
     runs: dict[str, str] = {}
 
     def send(record: dict[str, Any]) -> None:
         name = f"{record['variant']}-seed-{record['seed']}"
         if name not in runs:
-            runs[name] = client.create_run(experiment.experiment_id, run_name=name).info.run_id
+            runs[name] = client.create_run(number, run_name=name).info.run_id
         for figure, value in figures(record).items():
             client.log_metric(runs[name], figure, value, step=int(record["round"]))
 

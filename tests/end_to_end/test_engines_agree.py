@@ -157,7 +157,7 @@ def test_devices_that_all_fail_fail_the_command_with_their_reason(tmp_path: Path
     scenario = tmp_path / "broken.toml"
     head, _, _ = SCENARIO.replace("rounds = 3", "rounds = 1").partition("[[variants]]")
     scenario.write_text(head.replace('name = "mlp"\nhidden = [16]', 'name = "broken:factory"'))
-    done = command(scenario, tmp_path / "out")
+    done = command(scenario, tmp_path / "out", "--workers", "1")
     assert done.returncode == 1, done.stderr
     assert "no device sent in any of 1 rounds" in done.stderr
     assert "this device lacks a package" in done.stderr

@@ -194,10 +194,9 @@ def _wait_for(there: Callable[[], bool], process: subprocess.Popen[str]) -> None
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_leaves_a_usable_folder_that_resume_completes(fedmac: Command, tmp_path: Path, workers: int) -> None:
+def test_ctrl_c_ends_all_processes_and_leaves_a_usable_folder(fedmac: Command, tmp_path: Path) -> None:
     path = write(tmp_path, small(rounds=2000, variants=VARIANTS))
-    command = [sys.executable, "-m", "fedmac.cli", "run", str(path), "--workers", str(workers), "--out", "r"]
+    command = [sys.executable, "-m", "fedmac.cli", "run", str(path), "--workers", "2", "--out", "r"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

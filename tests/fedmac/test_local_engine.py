@@ -128,7 +128,7 @@ def test_layers_that_draw_or_count_do_not_know_the_workers_either() -> None:
         with torch.random.fork_rng():
             torch.manual_seed(1)
             model = Drops()
-            work = Workplace(Trainer(model), fleet.digits(6, rows=12), Training(0.1, batch_size=6), seed=0)
+            work = Workplace(Trainer(model), fleet.digits(6, rows=12), Training(0.1, batch_size=7), seed=0)
             torch.manual_seed(workers)
             before = torch.get_rng_state()
             team = Team(work, workers=workers, threads=1, memory=10**9)
