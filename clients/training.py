@@ -124,7 +124,9 @@ class Trainer:
             for x, y in _batches(inputs, targets, training, seed, round, device):
                 losses.append(take_step(x, y))
                 examples.append(y.shape[0])
-        mean = torch.dot(torch.stack(losses).double().cpu(), torch.tensor(examples, dtype=torch.float64)) / sum(examples)
+        mean = torch.dot(torch.stack(losses).double().cpu(), torch.tensor(examples, dtype=torch.float64)) / sum(
+            examples
+        )
         return self.state, float(mean)
 
     @contextmanager

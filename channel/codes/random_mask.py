@@ -17,9 +17,8 @@ class RandomMask(Code):
 
     The coordinates are sent in the order drawn, interleaved, so that channel uses which fail again and again do not
     silence the same coordinates. Same expected error as
-    :class:`~channel.codes.random_linear_code.RandomLinearCode` (R5 of
-    docs/equations.md): what a mask lacks is concentration. Its energy and peaks are those of the coordinates it happened
-    to draw.
+    :class:`~channel.codes.random_linear_code.RandomLinearCode` (R5 of docs/equations.md): what a mask lacks is
+    concentration. Its energy and peaks are those of the coordinates it happened to draw.
 
     Parameters
     ----------
