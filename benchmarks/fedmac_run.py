@@ -37,8 +37,8 @@ UPLINKS: dict[str, dict[str, Any]] = {
     "ideal": {"uplink": {"kind": "ideal"}},
     "rlc": {
         "uplink": {"kind": "over-the-air", "code": "random-linear", "ratio": 0.1},
-        "power_control": {"name": "minimum-mse", "energy_per_round": 50.0},
-        "channel": {"fading": "rayleigh", "noise_power": 1.0},
+        "power_control": {"name": "minimum-mse", "power": 1.0},
+        "channel": {"fading": "rayleigh"},
     },
 }
 
@@ -66,7 +66,8 @@ def make_scenario(options: argparse.Namespace) -> Scenario:
             # There are no rows to evaluate on; with this, nothing is tried.
             "evaluation": {"every": options.rounds + 1},
             **UPLINKS[options.uplink],
-        }
+        },
+        {"channel.noise_power": 10 ** (-options.snr_db / 10)},
     )
 
 
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=("local", "flower"), default="local")
     parser.add_argument("--uplink", choices=sorted(UPLINKS), default="ideal")
     parser.add_argument("--workers", type=int, default=1, help="processes that train (1)")
+    parser.add_argument("--snr-db", type=float, default=0.0, help="peak power of one device to noise (0)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--devices", type=int, default=100, help="devices, all in every round (100)")
     parser.add_argument("--samples", type=int, default=50, help="samples per device (50)")

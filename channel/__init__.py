@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         watts_from_dbm,
     )
     from channel.randomness import generator, key, torch_generator
-    from channel.uplink import UPLINKS, AnalogUplink, Cohort, IdealUplink, Reception, Uplink
+    from channel.uplinks import UPLINKS, AnalogUplink, Cohort, IdealUplink, Reception, Uplink
 
 __getattr__, __dir__, _ = lazy.attach(
     __name__,
@@ -75,7 +75,7 @@ __getattr__, __dir__, _ = lazy.attach(
             "watts_from_dbm",
         ],
         "randomness": ["generator", "key", "torch_generator"],
-        "uplink": ["UPLINKS", "AnalogUplink", "Cohort", "IdealUplink", "Reception", "Uplink"],
+        "uplinks": ["UPLINKS", "AnalogUplink", "Cohort", "IdealUplink", "Reception", "Uplink"],
     },
 )
 

@@ -9,7 +9,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from channel.layout import Layout
 from channel.order import DEVICE_QUERY, ORDER_KEY, SYMBOLS_KEY, TRANSMISSION_KEY, TransmitOrder
-from channel.uplink import symbol_scale
+from channel.uplinks import symbol_scale
 
 RESIDUAL_KEY = "fedmac.residual"
 """Record of ``Context.state`` that keeps the error feedback's residual between rounds."""

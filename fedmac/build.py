@@ -14,7 +14,7 @@ from channel.codes import CODES, Code
 from channel.fading import AWGN, Fading, GaussMarkov, Rayleigh, Rician
 from channel.power import POWER_CONTROLS, PowerControl
 from channel.propagation import FreeSpace, LogDistance, thermal_noise_power, uniform_disc, watts_from_dbm
-from channel.uplink import AnalogUplink, IdealUplink, Uplink
+from channel.uplinks import AnalogUplink, IdealUplink, Uplink
 from clients.app import Workplace
 from clients.data import FederatedData, load
 from clients.models import build as build_named_model
@@ -144,8 +144,10 @@ def build_uplink(scenario: Scenario, seed: int) -> Uplink:
     power = watts_from_dbm(control.power_dbm) if control.power_dbm is not None else control.power
     if section.kind == "ideal":
         return IdealUplink(
-            uses_ratio=1.0 if section.ratio is None else section.ratio,
-            energy_per_round=control.energy_per_round or 0.0,
+            ratio=section.ratio or 1.0,
+            uses=section.uses,
+            power_limit=power,
+            energy_per_round=control.energy_per_round,
             channel=channel,
         )
     return AnalogUplink(

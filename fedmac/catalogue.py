@@ -13,7 +13,7 @@ def catalogue() -> Catalogue:
     from channel.codes import CODES
     from channel.fading import FADINGS
     from channel.power import POWER_CONTROLS
-    from channel.uplink import UPLINKS
+    from channel.uplinks import UPLINKS
     from clients.data import PARTITIONS, SOURCES
     from clients.models import MODELS
     from fedmac.engines import ENGINES

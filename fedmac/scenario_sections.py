@@ -214,7 +214,7 @@ class EngineSection(Section):
 
     kind: Literal["local", "flower"] = "local"
     workers: Count | None = Field(None, description="worker processes (default: one for each core)")
-    memory_mb: Count = Field(1000, description="of the local engine, for updates held until all norms are known")
+    memory_mb: Count = Field(100, description="of the local engine, for updates held until all norms are known")
 
 
 class Evaluation(Section):

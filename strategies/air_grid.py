@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from channel.layout import Layout
 from channel.ledger import Ledger
 from channel.order import DEVICE_QUERY, ORDER_KEY, TRANSMISSION_KEY, TransmitOrder
-from channel.uplink import Reception, Uplink, symbol_scale
+from channel.uplinks import Reception, Uplink, symbol_scale
 from strategies.cohort import (
     BadPayload,
     CohortGrid,

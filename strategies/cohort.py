@@ -16,7 +16,7 @@ from torch import Tensor
 
 from channel.codes import Code
 from channel.order import SYMBOLS_KEY, TRANSMISSION_KEY
-from channel.uplink import Cohort
+from channel.uplinks import Cohort
 
 LARGEST_NORM = 1e100
 """Largest norm of an update that is believed: power control squares it."""
@@ -72,7 +72,7 @@ class CohortGrid(Grid):
 
 @dataclass
 class MessageCohort:
-    """A cohort of devices whose coded symbols came as messages; implements :class:`channel.uplink.Cohort`."""
+    """A cohort of devices whose coded symbols came as messages; implements :class:`channel.uplinks.Cohort`."""
 
     devices: NDArray[np.int64]
     weights: NDArray[np.float64]

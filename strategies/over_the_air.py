@@ -24,7 +24,7 @@ from flwr.serverapp.strategy import (
 )
 
 from channel.randomness import key
-from channel.uplink import Uplink
+from channel.uplinks import Uplink
 from strategies.air_grid import AirGrid, Record
 
 NEEDS_INDIVIDUAL_UPDATES: tuple[type[Strategy], ...] = (

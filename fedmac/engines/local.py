@@ -18,7 +18,7 @@ from torch import Tensor
 
 from channel.codes import Code
 from channel.layout import Layout
-from channel.uplink import symbol_scale
+from channel.uplinks import symbol_scale
 from clients.app import Workplace
 from fedmac.engines.workers import DeviceReport, Team
 from strategies.cohort import BadPayload, CohortGrid, Failure, Gathered, Metrics, read_weight
@@ -28,7 +28,7 @@ FIRST_NODE = 2
 
 
 class LocalCohort:
-    """A cohort whose plain updates lie with the workers; implements :class:`channel.uplink.Cohort`."""
+    """A cohort whose plain updates lie with the workers; implements :class:`channel.uplinks.Cohort`."""
 
     def __init__(
         self,
@@ -37,7 +37,6 @@ class LocalCohort:
         weights: NDArray[np.float64],
         norms: NDArray[np.float64],
         total: int,
-        mean: Tensor | None,
     ) -> None:
         self.team = team
         self.devices = devices
@@ -45,15 +44,10 @@ class LocalCohort:
         self.norms = norms
         self.size = team.size
         self.total = total
-        self._mean = mean
 
     def updates(self, gains: NDArray[np.float64]) -> Tensor:
-        """Superpositions of the plain updates, (R, d); only the mean where updates were not kept."""
-        if self._mean is None:
-            return self.team.superpose(self.devices, gains)
-        if gains.shape[0] != 1 or not np.array_equal(gains[0], self.weights):
-            raise ValueError("LocalCohort.updates: the updates were not kept; only their weighted mean is there")
-        return self._mean[None]
+        """Superpositions of the plain updates, (R, d)."""
+        return self.team.superpose(self.devices, gains)
 
     def signals(self, gains: NDArray[np.float64]) -> Tensor:
         """Never needed: plain updates are at hand and the code is linear."""
@@ -83,13 +77,13 @@ class LocalGrid(CohortGrid):
         Worker processes; 1 trains in this process. Results are identical for every number.
     threads : int, default 1
         Threads of each worker's computations.
-    memory : int, default 1 GB
-        Bytes for the updates held until power control knows all norms; with more devices than fit, the others are
-        trained twice.
+    memory : int, default 100 MB
+        Bytes for the updates held until power control knows all norms; of devices beyond, those whose gain is not
+        their weight are trained twice.
     """
 
     def __init__(
-        self, workplace: Workplace, app: ClientApp, *, workers: int = 1, threads: int = 1, memory: int = 10**9
+        self, workplace: Workplace, app: ClientApp, *, workers: int = 1, threads: int = 1, memory: int = 10**8
     ) -> None:
         self.app = app
         self.devices = len(workplace.data.parts)
@@ -175,7 +169,6 @@ class LocalGrid(CohortGrid):
             weights / weights.sum(),
             np.array([report.norm for report, _, _ in senders]),
             self.devices,
-            None if keep_updates else self.team.mean(),
         )
         return Gathered(cohort, [metrics for _, _, metrics in senders], failures)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import mmap
 import multiprocessing
 import signal
@@ -62,15 +63,32 @@ class DeviceReport:
 
 @dataclass
 class LaneWork:
-    """What a lane did in the last training: who trained, and the updates that were kept, in the same order."""
+    """What a lane's devices did in the last training.
 
-    trained: list[int]
+    Parameters
+    ----------
+    devices : list of int
+        Those with a usable update x_i, in the order trained.
+    examples : list of int
+        Their n_i.
+    rows : Tensor of shape (kept, d)
+        The updates of the first of them.
+    rest : Tensor of shape (d,)
+        ``sum n_i x_i`` over the others.
+    """
+
+    devices: list[int]
+    examples: list[int]
     rows: Tensor
-    kept: int
+    rest: Tensor
 
 
 class Lanes:
     """The work of some lanes: trains their devices and adds up their updates. Lives in one process.
+
+    Memory is bounded: a lane keeps the updates of its first devices and of the others only ``sum n_i x_i``. That sum
+    is enough where power control aligns devices, so that gains are proportional to n_i; a device whose gain is not
+    (it sends at full power and still arrives too weak) is trained again, which is deterministic.
 
     Parameters
     ----------
@@ -81,8 +99,7 @@ class Lanes:
     sums : Tensor of shape (LANES, ROWS, d)
         Where lane sums go, shared.
     capacity : int
-        Updates that a lane keeps. Devices beyond it are trained again when their updates are asked for: training is
-        deterministic, so memory is bounded at the price of time.
+        Updates that a lane keeps.
     """
 
     def __init__(self, workplace: Workplace, received: Tensor, sums: Tensor, capacity: int) -> None:
@@ -95,45 +112,63 @@ class Lanes:
         self.scratch = torch.empty_like(received)
 
     def train(self, lanes: Mapping[int, Sequence[int]], config: Mapping[str, Any], keep: bool) -> list[DeviceReport]:
-        """Train the devices of the lanes; keep their updates, or add them up weighted by their examples."""
+        """Train the devices of the lanes; keep what fits of their updates if `keep`, and add up the rest."""
         self.config = config
-        return [report for lane, devices in lanes.items() for report in self._train_lane(lane, devices, keep)]
-
-    def _train_lane(self, lane: int, devices: Sequence[int], keep: bool) -> list[DeviceReport]:
-        rows = self._rows(lane, min(len(devices), self.capacity) if keep else 0)
-        if not keep:
-            self.sums[lane, 0].zero_()
-        reports: list[DeviceReport] = []
-        trained: list[int] = []
-        for device in devices:
-            row = rows[len(trained)] if len(trained) < len(rows) else self.scratch
-            report = self._train_device(device, row)
-            reports.append(report)
-            if report.usable:
-                trained.append(device)
-                if not keep:
-                    self.sums[lane, 0].add_(row, alpha=report.examples)
-        self.work[lane] = LaneWork(trained, rows, min(len(trained), len(rows)) if keep else 0)
-        return reports
+        capacity = self.capacity if keep else 0
+        return [report for lane, devices in lanes.items() for report in self._train_lane(lane, devices, capacity)]
 
     def superpose(self, lanes: Mapping[int, tuple[Sequence[int], NDArray[np.float64]]]) -> None:
         """Write ``gains @ updates`` of each lane, (R, devices of the lane) @ (devices, d), to the lane's sums."""
         for lane, (devices, gains) in lanes.items():
-            work = self.work[lane]
-            place = {device: k for k, device in enumerate(work.trained)}
-            placed = torch.zeros((len(gains), len(work.trained)), dtype=self.sums.dtype)
-            placed[:, [place[device] for device in devices]] = torch.from_numpy(gains).to(placed.dtype)
-            sums = self.sums[lane, : len(gains)]
-            torch.mm(placed[:, : work.kept], work.rows[: work.kept], out=sums)
-            for k in range(work.kept, len(work.trained)):
-                self._train_device(work.trained[k], self.scratch)
-                sums.addr_(placed[:, k], self.scratch)
+            self._superpose_lane(lane, devices, gains)
 
-    def _rows(self, lane: int, count: int) -> Tensor:
+    def _train_lane(self, lane: int, devices: Sequence[int], capacity: int) -> list[DeviceReport]:
+        rows, rest = self._buffers(lane, min(len(devices), capacity))
+        work = LaneWork([], [], rows, rest.zero_())
+        reports = []
+        for device in devices:
+            kept = len(work.devices) < len(rows)
+            update = rows[len(work.devices)] if kept else self.scratch
+            report = self._train_device(device, update)
+            reports.append(report)
+            if report.usable:
+                work.devices.append(device)
+                work.examples.append(report.examples)
+                if not kept:
+                    rest.add_(update, alpha=report.examples)
+        work.rows = rows[: len(work.devices)]
+        self.work[lane] = work
+        return reports
+
+    def _superpose_lane(self, lane: int, devices: Sequence[int], gains: NDArray[np.float64]) -> None:
+        work = self.work[lane]
+        place = {device: k for k, device in enumerate(work.devices)}
+        placed = np.zeros((len(gains), len(work.devices)))
+        placed[:, [place[device] for device in devices]] = gains
+        kept = len(work.rows)
+        sums = self.sums[lane, : len(gains)]
+        torch.mm(self._weights(placed[:, :kept]), work.rows, out=sums)
+        if kept == len(work.devices):
+            return
+        examples = np.array(work.examples[kept:], dtype=np.float64)
+        shares = np.median(placed[:, kept:] / examples, axis=1)
+        sums.addr_(self._weights(shares), work.rest)
+        missing = placed[:, kept:] - shares[:, None] * examples
+        missing[np.abs(missing) <= 1e-9 * np.abs(placed[:, kept:])] = 0.0
+        for k in np.flatnonzero(missing.any(axis=0)):
+            self._train_device(work.devices[kept + k], self.scratch)
+            sums.addr_(self._weights(missing[:, k]), self.scratch)
+
+    def _weights(self, values: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.sums.dtype)
+
+    def _buffers(self, lane: int, count: int) -> tuple[Tensor, Tensor]:
         last = self.work.get(lane)
-        if last is not None and len(last.rows) >= count:
-            return last.rows[:count] if count else last.rows[:0]
-        return torch.empty((count, len(self.received)), dtype=self.received.dtype)
+        rest = torch.empty_like(self.received) if last is None else last.rest
+        rows = torch.empty(0) if last is None else last.rows
+        if len(rows) < count or last is None:
+            rows = torch.empty((count, len(self.received)), dtype=self.received.dtype)
+        return rows[:count], rest
 
     def _train_device(self, device: int, out: Tensor) -> DeviceReport:
         try:
@@ -170,13 +205,14 @@ class Team:
         self.connections: list[Connection] = []
         self.processes: list[multiprocessing.process.BaseProcess] = []
         self._lanes: dict[int, list[int]] = {}
-        self._examples = 0
         if workers > 1:
             self._hire(min(workers, LANES))
 
     def _hire(self, workers: int) -> None:
         # Fork, so that workers share the data; they compute on their own threads and never touch a GPU.
         context = multiprocessing.get_context("fork")
+        # The workers' garbage collectors would write to every object they inherit, and so copy its memory.
+        gc.freeze()
         for _ in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(
@@ -186,6 +222,7 @@ class Team:
             theirs.close()
             self.connections.append(ours)
             self.processes.append(process)
+        gc.unfreeze()
 
     def train(
         self, received: Tensor, devices: Sequence[int], config: Mapping[str, Any], keep: bool
@@ -195,12 +232,7 @@ class Team:
         parts = np.array_split(np.asarray(devices, dtype=np.int64), LANES)
         self._lanes = {lane: part.tolist() for lane, part in enumerate(parts) if len(part)}
         reports = [report for answer in self._everyone("train", self._lanes, config, keep) for report in answer]
-        self._examples = sum(r.examples for r in reports if r.usable)
         return sorted(reports, key=lambda report: report.device)
-
-    def mean(self) -> Tensor:
-        """Mean update of the last training weighted by examples, (d,), float64; for updates that were not kept."""
-        return self._add_up(1)[0] / self._examples
 
     def superpose(self, devices: NDArray[np.int64], gains: NDArray[np.float64]) -> Tensor:
         """``gains @ updates`` of the last training, (R, K) @ (K, d), float64."""

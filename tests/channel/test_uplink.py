@@ -30,7 +30,7 @@ from channel import (
 )
 from channel.codes import Code
 from channel.power import PowerControl
-from channel.uplink import symbol_scale
+from channel.uplinks import symbol_scale
 
 # Small products: threads would only wait for each other, and pytest may run beside other work.
 torch.set_num_threads(1)
@@ -249,13 +249,14 @@ def test_energy_is_power_times_uses_or_seconds(physical: bool) -> None:
 
 
 def test_the_ideal_uplink_is_charged_the_budget_it_is_granted() -> None:
-    cost = (
-        IdealUplink(uses_ratio=0.1, energy_per_round=50.0, channel=Channel(bandwidth=1e6)).receive(cohort(), 1, 0).cost
-    )
+    cost = IdealUplink(ratio=0.1, energy_per_round=50.0, channel=Channel(bandwidth=1e6)).receive(cohort(), 1, 0).cost
     assert cost.uses == 60
     assert cost.energy.tolist() == [50.0] * 6
     assert cost.air_time == pytest.approx(30e-6)
-    assert IdealUplink(uses_ratio=1e-9).receive(cohort(), 1, 0).cost.uses == 1
+    assert IdealUplink(ratio=1e-9).receive(cohort(), 1, 0).cost.uses == 1
+    by_power = IdealUplink(uses=30, power_limit=2.0).receive(cohort(), 1, 0).cost
+    assert (by_power.uses, by_power.energy.tolist()) == (30, [pytest.approx(60.0)] * 6)
+    assert IdealUplink().receive(cohort(), 1, 0).cost.energy.tolist() == [0.0] * 6
 
 
 # Erasures, peaks, refusals.

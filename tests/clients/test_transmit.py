@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from channel import Layout, TransmitOrder
 from channel.order import DEVICE_QUERY, ORDER_KEY, SYMBOLS_KEY, TRANSMISSION_KEY
-from channel.uplink import symbol_scale
+from channel.uplinks import symbol_scale
 from clients import transmit
 from clients.app import client_app
 from clients.transmit import RESIDUAL_KEY

@@ -1,14 +1,9 @@
-"""Uplinks: how a round's updates get from the devices to the server.
-
-Two methods matter: :meth:`Uplink.order` says what devices must know to send, :meth:`Uplink.receive` what the server
-hears and what it cost.
-"""
+"""Over-the-air aggregation."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,139 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from channel.channel import Channel
-from channel.codes import Code, Uncoded
+from channel.codes import Code
 from channel.ledger import Cost
 from channel.order import TransmitOrder
 from channel.power import PowerControl
 from channel.randomness import generator, key
-
-
-class Cohort(Protocol):
-    """The devices that send in one exchange, and what they have on their aerials.
-
-    Attributes
-    ----------
-    devices : ndarray of int, shape (K,)
-        Device numbers.
-    weights : ndarray, shape (K,)
-        Aggregation weights w_i, sum 1.
-    norms : ndarray, shape (K,)
-        Euclidean norms of the updates x_i.
-    size : int
-        Length d of an update.
-    total : int
-        Number of devices in the system, whether they send or not; device numbers are below it.
-    """
-
-    devices: NDArray[np.int64]
-    weights: NDArray[np.float64]
-    norms: NDArray[np.float64]
-    size: int
-    total: int
-
-    def updates(self, gains: NDArray[np.float64]) -> Tensor | None:
-        """Superpositions ``gains @ X`` of the plain updates, (R, d) for gains (R, K), float64.
-
-        None where the simulation holds only coded symbols.
-        """
-        ...
-
-    def signals(self, gains: NDArray[np.float64]) -> Tensor:
-        """The same superpositions of coded updates, ``gains @ (X A^T)``, (R, m), float64."""
-        ...
-
-    def symbols(self, code: Code, seed: int) -> Tensor:
-        """Each device's unit-power symbols, (K, m); costs one encoding a device where only updates are at hand."""
-        ...
-
-
-@dataclass(frozen=True)
-class Reception:
-    """What the server hears in one exchange.
-
-    Parameters
-    ----------
-    update : Tensor of shape (d,) or None
-        The received mean update, float64; None if nobody was heard.
-    cost : Cost
-        What the exchange took.
-    record : dict
-        Figures for the run's record (JSON-ready).
-    """
-
-    update: Tensor | None
-    cost: Cost
-    record: dict[str, Any] = field(default_factory=dict)
-
-
-class Uplink(ABC):
-    """How a round's updates get to the server. A swap point: ideal, analog, digital."""
-
-    individual = False
-    """Whether the server gets each device's update, or only their sum."""
-
-    needs_updates = True
-    """Whether gains depend on all norms, so that updates must be held until every device has trained."""
-
-    @abstractmethod
-    def order(self, exchange: int, seed: int) -> TransmitOrder:
-        """What a device must know to send in this exchange (counted from 1)."""
-
-    @abstractmethod
-    def receive(self, cohort: Cohort, exchange: int, seed: int) -> Reception:
-        """What the server hears when `cohort` sends, and the cost.
-
-        Parameters
-        ----------
-        cohort : Cohort
-            The senders, K >= 1.
-        exchange : int
-            Number of the exchange, from 1.
-        seed : int
-            Seed of the run.
-        """
-
-
-def symbol_scale(code: Code, size: int) -> float:
-    r""":math:`\sqrt n` with :math:`E\|Ax\|^2 = (m/n)\|x\|^2`: ``A x * scale / ||x||`` has unit mean power a use."""
-    return float(np.sqrt(code.uses(size) / code.expected_energy_ratio(size)))
-
-
-@dataclass
-class IdealUplink(Uplink):
-    """A link without fading, noise or compression: the server hears the exact weighted mean.
-
-    It is the reference a real link is held to, so it is charged the budget it is granted rather than what a physical
-    link would need: ``uses_ratio * d`` channel uses and ``energy_per_round`` for each device and exchange.
-
-    Parameters
-    ----------
-    uses_ratio : float, default 1
-        Channel uses charged per coordinate of the update.
-    energy_per_round : float, default 0
-        Energy charged to each sender per exchange (J, or normalised).
-    channel : Channel, optional
-        Gives the seconds that the channel uses take.
-    """
-
-    uses_ratio: float = 1.0
-    energy_per_round: float = 0.0
-    channel: Channel = field(default_factory=Channel)
-    needs_updates = False
-
-    def order(self, exchange: int, seed: int) -> TransmitOrder:
-        """Devices send plain updates."""
-        return TransmitOrder("uncoded", {}, key(seed, "code", exchange))
-
-    def receive(self, cohort: Cohort, exchange: int, seed: int) -> Reception:
-        """The exact mean ``sum w_i x_i``."""
-        mean = cohort.updates(cohort.weights[None])
-        if mean is None:
-            mean = cohort.signals(cohort.weights[None])
-        uses = max(1, round(self.uses_ratio * cohort.size))
-        energy = np.full(len(cohort.devices), self.energy_per_round)
-        cost = Cost(uses=uses, energy=energy, air_time=self.channel.seconds(uses))
-        return Reception(mean[0], cost, {"mse_measured": None, "mse_predicted": None})
+from channel.uplinks.uplink import Cohort, Reception, Uplink, symbol_scale
 
 
 @dataclass
@@ -314,18 +182,3 @@ def _transmit_statistics(symbols: Tensor) -> dict[str, float]:
         "energy_ratio_max": float(spread.max()),
         "energy_ratio_std": float((spread - 1).square().mean().sqrt()),
     }
-
-
-UPLINKS: dict[str, type[Uplink]] = {"ideal": IdealUplink, "over-the-air": AnalogUplink}
-"""Uplinks by the name a scenario uses."""
-
-__all__ = [
-    "UPLINKS",
-    "AnalogUplink",
-    "Cohort",
-    "IdealUplink",
-    "Reception",
-    "Uncoded",
-    "Uplink",
-    "symbol_scale",
-]

@@ -1,0 +1,10 @@
+"""Uplinks: how a round's updates get from the devices to the server."""
+
+from channel.uplinks.analog import AnalogUplink
+from channel.uplinks.ideal import IdealUplink
+from channel.uplinks.uplink import Cohort, Reception, Uplink, symbol_scale
+
+UPLINKS: dict[str, type[Uplink]] = {"ideal": IdealUplink, "over-the-air": AnalogUplink}
+"""Uplinks by the name a scenario uses."""
+
+__all__ = ["UPLINKS", "AnalogUplink", "Cohort", "IdealUplink", "Reception", "Uplink", "symbol_scale"]

@@ -1,0 +1,110 @@
+"""What an uplink is: how a round's updates get from the devices to the server.
+
+Two methods matter: :meth:`Uplink.order` says what devices must know to send, :meth:`Uplink.receive` what the server
+hears and what it cost.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from channel.codes import Code
+from channel.ledger import Cost
+from channel.order import TransmitOrder
+
+
+class Cohort(Protocol):
+    """The devices that send in one exchange, and what they have on their aerials.
+
+    Attributes
+    ----------
+    devices : ndarray of int, shape (K,)
+        Device numbers.
+    weights : ndarray, shape (K,)
+        Aggregation weights w_i, sum 1.
+    norms : ndarray, shape (K,)
+        Euclidean norms of the updates x_i.
+    size : int
+        Length d of an update.
+    total : int
+        Number of devices in the system, whether they send or not; device numbers are below it.
+    """
+
+    devices: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    norms: NDArray[np.float64]
+    size: int
+    total: int
+
+    def updates(self, gains: NDArray[np.float64]) -> Tensor | None:
+        """Superpositions ``gains @ X`` of the plain updates, (R, d) for gains (R, K), float64.
+
+        None where the simulation holds only coded symbols.
+        """
+        ...
+
+    def signals(self, gains: NDArray[np.float64]) -> Tensor:
+        """The same superpositions of coded updates, ``gains @ (X A^T)``, (R, m), float64."""
+        ...
+
+    def symbols(self, code: Code, seed: int) -> Tensor:
+        """Each device's unit-power symbols, (K, m); costs one encoding a device where only updates are at hand."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reception:
+    """What the server hears in one exchange.
+
+    Parameters
+    ----------
+    update : Tensor of shape (d,) or None
+        The received mean update, float64; None if nobody was heard.
+    cost : Cost
+        What the exchange took.
+    record : dict
+        Figures for the run's record (JSON-ready).
+    """
+
+    update: Tensor | None
+    cost: Cost
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+class Uplink(ABC):
+    """How a round's updates get to the server. A swap point: ideal, analog, digital."""
+
+    individual = False
+    """Whether the server gets each device's update, or only their sum."""
+
+    needs_updates = True
+    """Whether gains depend on all norms, so that updates must be held until every device has trained."""
+
+    @abstractmethod
+    def order(self, exchange: int, seed: int) -> TransmitOrder:
+        """What a device must know to send in this exchange (counted from 1)."""
+
+    @abstractmethod
+    def receive(self, cohort: Cohort, exchange: int, seed: int) -> Reception:
+        """What the server hears when `cohort` sends, and the cost.
+
+        Parameters
+        ----------
+        cohort : Cohort
+            The senders, K >= 1.
+        exchange : int
+            Number of the exchange, from 1.
+        seed : int
+            Seed of the run.
+        """
+
+
+def symbol_scale(code: Code, size: int) -> float:
+    r""":math:`\sqrt n` with :math:`E\|Ax\|^2 = (m/n)\|x\|^2`: ``A x * scale / ||x||`` has unit mean power a use."""
+    return float(np.sqrt(code.uses(size) / code.expected_energy_ratio(size)))
