@@ -32,7 +32,9 @@ def check_sinks(names: Iterable[str]) -> None:
         if name not in SINKS:
             raise ScenarioError(f"sink = {name!r}: unknown; accepted: {', '.join(SINKS)}")
         if not _installed(name):
-            raise ScenarioError(f"sink = {name!r}: not installed; accepted: pip install 'fedmac[{name}]' first")
+            raise ScenarioError(
+                f"sink = {name!r}: not installed; accepted: FedMAC's extra of that name, in its repository: pip install -e '.[{name}]'"
+            )
 
 
 def _installed(package: str) -> bool:

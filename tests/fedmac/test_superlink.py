@@ -231,7 +231,7 @@ def test_ps_and_proc_tell_the_same_descent() -> None:
 
 def test_a_missing_ray_names_the_extra(app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flower.importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(EngineError, match=re.escape("pip install 'fedmac[simulation]'")):
+    with pytest.raises(EngineError, match=re.escape("pip install -e '.[simulation]'")):
         run_app(app, {}, nodes=1, workers=1, log=tmp_path / "run.log")
 
 
