@@ -33,7 +33,8 @@ def check_sinks(names: Iterable[str]) -> None:
             raise ScenarioError(f"sink = {name!r}: unknown; accepted: {', '.join(SINKS)}")
         if not _installed(name):
             raise ScenarioError(
-                f"sink = {name!r}: not installed; accepted: FedMAC's extra of that name, in its repository: pip install -e '.[{name}]'"
+                f"sink = {name!r}: not installed; accepted: FedMAC's extra of that name, "
+                f"in its repository: pip install -e '.[{name}]'"
             )
 
 

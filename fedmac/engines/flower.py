@@ -179,7 +179,8 @@ def run_simulation(
     _check_config(app, run_config)
     if importlib.util.find_spec("ray") is None:
         raise EngineError(
-            "engine 'flower' needs Ray; install FedMAC's extra 'simulation', in its repository: pip install -e '.[simulation]'"
+            "engine 'flower' needs Ray; install FedMAC's extra 'simulation', "
+            "in its repository: pip install -e '.[simulation]'"
         )
     deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
     log.parent.mkdir(parents=True, exist_ok=True)

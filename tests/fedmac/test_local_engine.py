@@ -109,8 +109,8 @@ def test_devices_beyond_the_memory_are_trained_again_to_the_same_updates(fits: i
 
 
 def test_aligned_devices_need_not_be_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gains proportional to the examples but for two devices: no memory for updates, and just two more trainings."""
-    work = fleet.workplace(20, rows=6)
+    """Gains proportional to the examples but for two devices, each alone of its three in a lane: no memory for updates, and just two more trainings."""
+    work = fleet.workplace(48, rows=6)
     start = torch.from_numpy(fleet.flat(fleet.initial(work)))
     trained: list[int] = []
 
@@ -119,17 +119,17 @@ def test_aligned_devices_need_not_be_trained_again(monkeypatch: pytest.MonkeyPat
         return Workplace.train(work, received, device, config)
 
     monkeypatch.setattr(work, "train", train, raising=True)
-    examples = np.array([len(work.data.device(device)) for device in range(20)], dtype=float)
+    examples = np.array([len(work.data.device(device)) for device in range(48)], dtype=float)
     gains = np.stack([0.37 * examples, examples / examples.sum()])
     gains[0, [4, 11]] *= 0.5
     team = Team(work, workers=1, threads=1, memory=0)
-    team.train(start, range(20), {"server-round": 1}, keep=True)
-    superposed = team.superpose(np.arange(20), gains)
-    assert sorted(trained) == sorted([*range(20), 4, 11])
+    team.train(start, range(48), {"server-round": 1}, keep=True)
+    superposed = team.superpose(np.arange(48), gains)
+    assert sorted(trained) == sorted([*range(48), 4, 11])
     plenty = Team(work, workers=1, threads=1, memory=10**9)
-    plenty.train(start, range(20), {"server-round": 1}, keep=True)
-    # Sums of at most 20 terms of order one, in another order.
-    torch.testing.assert_close(superposed, plenty.superpose(np.arange(20), gains), rtol=1e-12, atol=1e-12)
+    plenty.train(start, range(48), {"server-round": 1}, keep=True)
+    # Sums of 48 terms of order one, in another order.
+    torch.testing.assert_close(superposed, plenty.superpose(np.arange(48), gains), rtol=1e-12, atol=1e-12)
 
 
 class Drops(nn.Module):
