@@ -109,7 +109,7 @@ def test_devices_beyond_the_memory_are_trained_again_to_the_same_updates(fits: i
 
 
 def test_aligned_devices_need_not_be_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gains proportional to the examples but for two devices, each alone of its three in a lane: no memory for updates, and just two more trainings."""
+    """Gains proportional to the examples but for two devices, in lanes of three: just these two are trained twice."""
     work = fleet.workplace(48, rows=6)
     start = torch.from_numpy(fleet.flat(fleet.initial(work)))
     trained: list[int] = []

@@ -100,7 +100,7 @@ def test_a_sink_that_is_not_installed_is_refused_with_its_extra(
 ) -> None:
     monkeypatch.setattr(sinks, "find_spec", lambda _: None)
     monkeypatch.delitem(sys.modules, name, raising=False)
-    with pytest.raises(ScenarioError, match=rf"sink = '{name}': not installed.*pip install 'fedmac\[{name}\]'"):
+    with pytest.raises(ScenarioError, match=rf"sink = '{name}': not installed.*pip install -e '\.\[{name}\]'"):
         fedmac.run(small(), out=tmp_path / "r", sinks=[name])
     assert not (tmp_path / "r").exists()
 
