@@ -25,6 +25,7 @@ from fedmac.record import read_rounds
 from fedmac.scenario import Scenario
 from fedmac.session import plan
 from tests.fedmac.small_scenario import VARIANTS, small, write
+from tests.interruptible import interruptible
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("run", "report", "list", "schema", "new")
@@ -196,7 +197,7 @@ def _wait_for(there: Callable[[], bool], process: subprocess.Popen[str]) -> None
 
 def test_ctrl_c_ends_all_processes_and_leaves_a_usable_folder(fedmac: Command, tmp_path: Path) -> None:
     path = write(tmp_path, small(rounds=2000, variants=VARIANTS))
-    command = [sys.executable, "-m", "fedmac.cli", "run", str(path), "--workers", "2", "--out", "r"]
+    command = interruptible("-m", "fedmac.cli", "run", str(path), "--workers", "2", "--out", "r")
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -392,7 +393,8 @@ def test_a_figure_that_is_not_finite_is_a_dash() -> None:
     assert re.search(r"diverged +200 +- +- +157,000", console.file.getvalue())  # type: ignore[attr-defined]
 
 
-def test_progress_draws_bars_on_a_terminal_only(tmp_path: Path) -> None:
+def test_progress_draws_bars_on_a_terminal_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
     jobs = plan(Scenario.load(small(variants=VARIANTS, seeds=2)), tmp_path)
     record = {"variant": "rlc", "round": 1, "test_accuracy": 0.5, "test_loss": 1.25, "energy_j_per_device_mean": 50.0}
     drawn = {}

@@ -204,8 +204,10 @@ def test_a_run_of_another_scenario_is_not_resumed_and_the_difference_is_named(tm
 
 def test_a_run_is_resumed_on_another_engine_and_with_other_words(tmp_path: Path) -> None:
     prepare(tmp_path, SCENARIO, overwrite=False, resume=False)
+    before = (tmp_path / "scenario.toml").read_text()
     other = Scenario.load(SCENARIO, {"engine.workers": 2, "description": "now with a comment"})
     check_folder(tmp_path, other, overwrite=False, resume=True)
+    assert (tmp_path / "scenario.toml").read_text() == before
 
 
 def test_overwrite_and_resume_exclude_each_other_even_in_a_new_folder(tmp_path: Path) -> None:

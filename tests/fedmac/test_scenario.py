@@ -260,7 +260,10 @@ def test_another_strategy_or_model_drops_its_parameters_and_keeps_the_shared_one
     ids=["fading", "path_loss", "other path_loss", "units", "training", "partition"],
 )
 def test_a_variant_can_choose_away_what_toml_cannot_unset(base: dict[str, Any], variant: dict[str, Any]) -> None:
-    resolved(variant, small() | base)
+    chosen = resolved(variant, small() | base).content()
+    for table, keys in variant.items():
+        for key, value in keys.items():
+            assert chosen[table][key] == value
 
 
 def test_one_limit_of_power_or_length_takes_the_place_of_another() -> None:
@@ -289,7 +292,11 @@ def test_a_strategy_set_from_outside_takes_the_place_of_the_variants_own() -> No
 @pytest.mark.parametrize("setting", ["uplink.ratio=0.2", "seed=3", "rounds=2", "uplink.code='random-mask'"])
 @pytest.mark.parametrize("path", [f for f in FILES if "quickstart" in f.name], ids=lambda p: p.name)
 def test_the_quickstarts_take_common_settings(path: Path, setting: str) -> None:
-    Scenario.load(path, parse_settings([setting]))
+    (key, value), *_ = parse_settings([setting]).items()
+    content = Scenario.load(path, {key: value}).content()
+    for part in key.split("."):
+        content = content[part]
+    assert content == value
 
 
 TABLES = st.dictionaries(

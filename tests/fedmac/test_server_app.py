@@ -35,7 +35,9 @@ def wait(*counts: int, timeout: float = 5.0) -> None:
 
 
 def test_nodes_that_connect_late_are_waited_for() -> None:
-    wait(0, 3, 4)
+    grid = Nodes(0, 3, 4)
+    wait_for_nodes(cast(Grid, grid), scenario_from_text(TEXT), 5.0)
+    assert grid.counts == [4]
 
 
 @pytest.mark.parametrize("there", [0, 3, 5])

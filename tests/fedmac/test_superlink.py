@@ -18,6 +18,7 @@ import pytest
 
 from fedmac.engines import flower, processes, superlink
 from fedmac.engines.flower import EngineError, FlowerSimulation, run_app, run_simulation, write_app
+from tests.interruptible import interruptible
 
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
 
@@ -143,7 +144,7 @@ def test_ctrl_c_ends_superlink_simulation_and_ray(app: Path, tmp_path: Path) -> 
     room = os.pathsep.join([str(Path(flower.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"RUN_MARK": mark, "PYTHONPATH": room, "TMPDIR": str(tmp_path)}
     child = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        interruptible("-c", code), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     )
     try:
         assert wait_for(lambda: started.exists() or child.poll() is not None)
