@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,31 +18,14 @@ from channel.layout import Layout
 from clients.app import Workplace
 from clients.parameters import model_arrays
 from fedmac.build import build_strategy, build_uplink
+from fedmac.record import RoundRecord
 from fedmac.scenario import Scenario, Variant
 from strategies.over_the_air import OverTheAir
-
-RoundRecord = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What a run ends with.
-
-    Parameters
-    ----------
-    arrays : dict of ndarray
-        The final model.
-    rounds : int
-        Rounds done.
-    """
-
-    arrays: dict[str, NDArray[Any]]
-    rounds: int
 
 
 def learn(
     variant: Variant, seed: int, grid: Grid, workplace: Workplace, on_round: Callable[[RoundRecord], None]
-) -> Learned:
+) -> dict[str, NDArray[Any]]:
     """Run one variant of a scenario on `grid`.
 
     Parameters
@@ -61,7 +43,8 @@ def learn(
 
     Returns
     -------
-    Learned
+    dict of ndarray
+        The final model.
     """
     scenario = variant.scenario
 
@@ -82,8 +65,7 @@ def learn(
             evaluate_config=ConfigRecord({"variant": variant.name, "seed": seed}),
             evaluate_fn=journal.evaluate,
         )
-    final = {name: array.numpy() for name, array in result.arrays.items()} or initial
-    return Learned(final, scenario.rounds)
+    return {name: array.numpy() for name, array in result.arrays.items()} or initial
 
 
 class _Journal:
@@ -134,7 +116,7 @@ class _Journal:
 
 @contextmanager
 def quiet_flower() -> Iterator[None]:
-    """Keep Flower's round-by-round log off the terminal; warnings and errors still show."""
+    """Keep Flower's round-by-round log and its warnings off the terminal; errors still show."""
     logger = logging.getLogger("flwr")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -12,11 +12,9 @@ from flwr.serverapp import Grid
 
 from clients.app import Workplace
 from fedmac.learn import learn
-from fedmac.record import ROUNDS, SUMMARY, RunFolder, read_rounds, summary_row, write_json
+from fedmac.record import ROUNDS, SUMMARY, RoundRecord, RunFolder, read_rounds, summary_row, write_json
 from fedmac.scenario import Scenario, Variant
 from fedmac.scenario_errors import ScenarioError
-
-RoundRecord = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,16 +76,16 @@ def perform(job: Job, grid: Grid, workplace: Workplace, on_round: Callable[[Roun
         job.folder.append(record)
         on_round(record)
 
-    learned = learn(job.variant, job.seed, grid, workplace, note)
+    model = learn(job.variant, job.seed, grid, workplace, note)
     if failures and senders == 0:
         from fedmac.engines.superlink import EngineError  # engines build on sessions
 
         last = failures[-1]
         raise EngineError(
-            f"{job.variant.name} (seed {job.seed}): no device sent in any of {learned.rounds} rounds; "
+            f"{job.variant.name} (seed {job.seed}): no device sent in any of {job.variant.scenario.rounds} rounds; "
             f"device {last['device']} in the last: {last['reason']}"
         )
-    job.folder.save_model(job.seed, learned.arrays)
+    job.folder.save_model(job.seed, model)
 
 
 def check_names(scenario: Scenario, only: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from channel.channel import Channel
 from channel.codes import Code
 from channel.ledger import Cost
+from channel.mac import receive
 from channel.order import TransmitOrder
 from channel.power import PowerControl
 from channel.randomness import generator, key
@@ -91,13 +92,12 @@ class AnalogUplink(Uplink):
         with np.errstate(divide="ignore", invalid="ignore"):
             gains = np.where(cohort.norms > 0, a * np.abs(state.gains) * amplitudes * scale / cohort.norms, 0.0)
 
-        superposed = self._superpose(cohort, np.stack([gains, cohort.weights]), exchange, seed)
-        noise = generator(seed, "noise", exchange).standard_normal(uses) * np.sqrt(state.noise_power)
-        received = superposed.coded[0] + a * torch.from_numpy(noise)
-        received = self._erase(received, seed)
-        noise_variance = a**2 * state.noise_power
-        heard = bool(np.any(amplitudes > 0)) or not np.any(cohort.norms > 0)
         code_seed = self.order(exchange, seed).seed
+        superposed = self._superpose(cohort, np.stack([gains, cohort.weights]), code_seed)
+        noise_variance = a**2 * state.noise_power
+        received = receive(superposed.coded[0], noise_variance, generator(seed, "noise", exchange))
+        received = self._erase(received, seed)
+        heard = bool(np.any(amplitudes > 0)) or not np.any(cohort.norms > 0)
         update = self.code.decode(received, size, code_seed, noise_variance) if heard else None
 
         record: dict[str, Any] = {
@@ -121,12 +121,12 @@ class AnalogUplink(Uplink):
             return 1.0 if self.power_limit is None else self.power_limit
         return self.energy_per_round / float(self.channel.energy(np.ones(1), uses)[0])
 
-    def _superpose(self, cohort: Cohort, gains: NDArray[np.float64], exchange: int, seed: int) -> _Superposed:
+    def _superpose(self, cohort: Cohort, gains: NDArray[np.float64], code_seed: int) -> _Superposed:
         """The air is linear and so is the code: superpose first and code once where plain updates are at hand."""
         plain = cohort.updates(gains)
         if plain is None:
             return _Superposed(None, cohort.signals(gains))
-        return _Superposed(plain, self.code.encode(plain, self.order(exchange, seed).seed))
+        return _Superposed(plain, self.code.encode(plain, code_seed))
 
     def _erase(self, received: Tensor, seed: int) -> Tensor:
         wiped = round(self.erasure * len(received))

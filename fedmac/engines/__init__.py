@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmac.record import ROUNDS, SCENARIO
+from fedmac.record import SCENARIO
 from fedmac.scenario import Scenario
 from fedmac.session import Job, perform
 
@@ -42,11 +44,11 @@ def _run_locally(job: Job, note: Callable[[dict[str, Any]], None], workers: int)
     from fedmac.build import build_workplace
     from fedmac.engines.local import LocalGrid
 
-    workplace = build_workplace(job.variant.scenario, job.seed)
+    scenario = job.variant.scenario
+    workplace = build_workplace(scenario, job.seed)
     # A GPU is one resource: more processes would only queue for it.
     workers = workers if workplace.trainer.device.type == "cpu" else 1
     app = client_app(lambda _context, _config: workplace)
-    scenario = job.variant.scenario
     memory = scenario.engine.memory_mb * 10**6
     with LocalGrid(workplace, app, workers=workers, threads=scenario.training.threads, memory=memory) as grid:
         perform(job, grid, workplace, note)
@@ -56,8 +58,6 @@ def _run_on_flower(
     out: Path, jobs: Sequence[Job], note: Callable[[dict[str, Any]], None], only: Sequence[str], workers: int
 ) -> None:
     """One Flower app run for all jobs; its rounds are read from the run folder as they appear."""
-    import tempfile
-
     from fedmac.engines.flower import EngineError, Scalar, run_app, write_app
 
     nodes = {job.variant.scenario.data.devices for job in jobs}
@@ -97,8 +97,6 @@ class _Follower:
             self.offsets[path] = path.stat().st_size if path.exists() else 0
 
     def __call__(self) -> None:
-        import json
-
         for path, offset in self.offsets.items():
             if not path.exists():
                 continue
@@ -109,6 +107,3 @@ class _Follower:
                         break
                     self.offsets[path] += len(line)
                     self.note(json.loads(line))
-
-
-__all__ = ["ENGINES", "ROUNDS", "run_jobs"]
