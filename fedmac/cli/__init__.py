@@ -1,0 +1,75 @@
+"""The command line: a module for each command, thin layers on the rest."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from fedmac.cli.exits import BAD_INPUT, FAILURE, say
+from fedmac.cli.names import list_names, new, schema
+from fedmac.cli.report import report
+from fedmac.cli.run import RUN_HELP, run
+
+app = typer.Typer(
+    name="fedmac",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from fedmac import __version__
+
+        typer.echo(f"fedmac {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def fedmac(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Federated learning over wireless multiple-access channels."""
+
+
+app.command(help=RUN_HELP)(run)
+app.command(help="Write the report of a run folder again, or one report that compares several.")(report)
+app.command("list")(list_names)
+app.command()(schema)
+app.command()(new)
+
+
+def main() -> None:
+    """Entry point: errors of input end with exit code 2, failures with 1, each with its reason."""
+    from fedmac.scenario_errors import ScenarioError
+
+    try:
+        app(prog_name="fedmac")
+    except ScenarioError as error:
+        say(str(error))
+        sys.exit(BAD_INPUT)
+    except Exception as error:
+        sys.exit(_explain(error))
+
+
+def _explain(error: Exception) -> int:
+    """Say what went wrong, and the exit code. Our own errors need no traceback."""
+    from clients.sources import DataUnavailable
+    from fedmac.engines.flower import EngineError
+    from fedmac.engines.workers import WorkerDied
+    from fedmac.record import FolderInTheWay, NoRunHere, RecordError
+
+    if isinstance(error, FolderInTheWay | NoRunHere | DataUnavailable):
+        say(str(error))
+        return BAD_INPUT
+    if isinstance(error, RecordError | EngineError | WorkerDied):
+        say(str(error))
+        return FAILURE
+    traceback.print_exception(error)
+    return FAILURE

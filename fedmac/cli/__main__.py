@@ -1,0 +1,3 @@
+from fedmac.cli import main
+
+main()

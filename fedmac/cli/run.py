@@ -1,0 +1,88 @@
+"""`fedmac run`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedmac.cli.exits import FAILURE, say
+
+
+class Engine(StrEnum):
+    """Engines a run can use."""
+
+    local = "local"
+    flower = "flower"
+
+
+RUN_HELP = (
+    "Run a scenario, all its variants under the same seeds, and compare them.\n\n"
+    "SCENARIO is a TOML file; `fedmac new` writes one to start from. The run folder gets the resolved scenario, a line "
+    "for each round as it happens, the final models, a summary and a report (report.html).\n\n"
+    "Exit code 0: done; 2: bad input, nothing was run; 1: failure or interruption, with a usable run folder."
+)
+
+
+def run(
+    scenario: Annotated[Path, typer.Argument(help="Scenario file (TOML).")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a key, e.g. training.learning_rate=0.1; repeatable."),
+    ] = None,
+    engine: Annotated[Engine | None, typer.Option(help="Where devices run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME).")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of runs, seed, seed + 1, …")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="VARIANT", help="Run this variant only; repeatable.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each core).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish the run in the folder.")] = False,
+    sink: Annotated[
+        list[str] | None, typer.Option(help="Also write rounds to tensorboard or mlflow; repeatable.")
+    ] = None,
+) -> None:
+    # The help is RUN_HELP: paragraphs of a docstring would be wrapped twice.
+    from rich.console import Console
+
+    from fedmac.progress import Progress, summary_table
+    from fedmac.runs import run as run_scenario
+    from fedmac.scenario import Scenario
+    from fedmac.scenario_text import parse_settings
+
+    changes = parse_settings(settings or [])
+    top = {name: value for name, value in (("seed", seed), ("seeds", seeds)) if value is not None}
+    checked = Scenario.load(scenario, changes | top)
+    out = out or Path("runs") / checked.name
+    with _interruptible(out):
+        done = run_scenario(
+            checked,
+            out=out,
+            engine=engine.value if engine else None,
+            workers=workers,
+            only=only or [],
+            overwrite=overwrite,
+            resume=resume,
+            progress=Progress(),
+            sinks=sink or [],
+        )
+    console = Console()
+    console.print(summary_table(done.summary, console.width))
+    typer.echo(f"report: {done.folder / 'report.html'}")
+
+
+@contextmanager
+def _interruptible(out: Path) -> Iterator[None]:
+    """On Ctrl-C, say where what there is lies."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"; what was recorded so far is in {out}, and --resume finishes it" if out.is_dir() else ""
+        say(f"interrupted{kept}")
+        raise typer.Exit(FAILURE) from None
