@@ -23,19 +23,22 @@ class Cost:
     air_time : float
         s.
     bits : int
-        Bits on the control channel or a digital link.
+        Bits on the control channel or a digital link, of all devices together.
+    compute_time : float
+        Seconds that the slowest device computed before it could send.
     """
 
     uses: int
     energy: Real
     air_time: float
     bits: int = 0
+    compute_time: float = 0.0
 
     def __post_init__(self) -> None:
         energy = np.asarray(self.energy, dtype=np.float64)
         if energy.ndim != 1 or not (np.isfinite(energy).all() and (energy >= 0).all()):
             raise ValueError(f"energy is {self.energy!r}; accepted: finite numbers >= 0 of shape (K,)")
-        for name in ("uses", "bits", "air_time"):
+        for name in ("uses", "bits", "air_time", "compute_time"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: a finite number >= 0")
         object.__setattr__(self, "energy", energy)
@@ -58,8 +61,8 @@ class Ledger:
     ----------
     uses, complex_uses, bits : int
         Channel uses (real; complex) and bits so far.
-    air_time : float
-        s.
+    air_time, compute_time : float
+        Seconds on air, and seconds in which the devices computed: each exchange waits for its slowest.
     energy : ndarray, shape (N,)
         Per device, in the unit of the costs charged.
     exchanges : list of (round, Cost)
@@ -73,6 +76,7 @@ class Ledger:
         self.complex_uses = 0
         self.bits = 0
         self.air_time = 0.0
+        self.compute_time = 0.0
         self.energy: Real = np.zeros(devices)
         self.exchanges: list[tuple[int, Cost]] = []
 
@@ -110,6 +114,7 @@ class Ledger:
         self.complex_uses += cost.complex_uses
         self.bits += cost.bits
         self.air_time += cost.air_time
+        self.compute_time += cost.compute_time
         self.energy[ids] += cost.energy
         self.exchanges.append((round, cost))
 
@@ -123,11 +128,24 @@ class Ledger:
         """The device that spent most."""
         return float(self.energy.max(initial=0.0))
 
+    @property
+    def clock(self) -> float:
+        """Seconds a run of synchronous exchanges has taken: computing, then sending."""
+        return self.compute_time + self.air_time
+
+    @property
+    def bits_mean(self) -> float:
+        """Mean over the devices of the scenario."""
+        return self.bits / self.energy.size if self.energy.size else 0.0
+
     def totals(self) -> dict[str, float | int]:
         """The running totals by the names they have in a run's record."""
         return {
             "channel_uses": self.uses,
+            "bits_per_device_mean": self.bits_mean,
             "energy_j_per_device_mean": self.energy_mean,
             "energy_j_per_device_max": self.energy_max,
             "air_time_s": self.air_time,
+            "compute_s": self.compute_time,
+            "clock_s": self.clock,
         }

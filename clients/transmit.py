@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -19,8 +21,9 @@ def transmit(message: Message, context: Context, call_next: ClientAppCallable) -
     r"""Flower mod: reply with coded symbols of the update instead of the trained model.
 
     With x = trained - received model, flattened, the reply carries :math:`\sqrt n A x / \|x\|` (unit power a channel
-    use), the norm :math:`\|x\|` and the app's own metrics; the model itself is never sent. Messages without a
-    transmit order (a server that does not use FedMAC, or an evaluation) pass through unchanged.
+    use), the norm :math:`\|x\|`, the seconds that the app took, and the app's own metrics; the model itself is never
+    sent. Messages without a transmit order (a server that does not use FedMAC, or an evaluation) pass through
+    unchanged.
 
     Use it as ``ClientApp(mods=[transmit])``. Error feedback (a code with ``error_feedback=True``) adds to x what
     earlier rounds left out; the residual lives in ``context.state``.
@@ -33,18 +36,22 @@ def transmit(message: Message, context: Context, call_next: ClientAppCallable) -
     # Messages of one round may share their content: the app gets a record without the order, the original stays whole.
     message.content = RecordDict({name: r for name, r in message.content.items() if name != ORDER_KEY})
     received = _only_arrays(message.content, "message")
+    start = time.perf_counter()
     reply = call_next(message, context)
+    seconds = time.perf_counter() - start
     if reply.has_error():
         return reply
     trained = _only_arrays(reply.content, "reply")
     layout = Layout.of_arrays(received)
     update = torch.from_numpy(layout.flatten(trained) - layout.flatten(received))
     metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
-    reply.content = _coded(update, order, metrics, context)
+    reply.content = _coded(update, order, metrics, context, seconds)
     return reply
 
 
-def _coded(update: torch.Tensor, order: TransmitOrder, metrics: MetricRecord, context: Context) -> RecordDict:
+def _coded(
+    update: torch.Tensor, order: TransmitOrder, metrics: MetricRecord, context: Context, seconds: float
+) -> RecordDict:
     code = order.build_code()
     if code.error_feedback:
         if RESIDUAL_KEY in context.state.array_records:
@@ -62,7 +69,9 @@ def _coded(update: torch.Tensor, order: TransmitOrder, metrics: MetricRecord, co
         {
             SYMBOLS_KEY: ArrayRecord({SYMBOLS_KEY: Array(symbols.numpy())}),
             "metrics": metrics,
-            TRANSMISSION_KEY: ConfigRecord({"device": int(device), "norm": norm, "size": update.numel()}),
+            TRANSMISSION_KEY: ConfigRecord(
+                {"device": int(device), "norm": norm, "size": update.numel(), "seconds": seconds}
+            ),
         }
     )
 

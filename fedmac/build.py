@@ -126,22 +126,26 @@ def build_workplace(scenario: Scenario, seed: int) -> Workplace:
 def build_strategy(scenario: Scenario) -> Strategy:
     """The Flower strategy the scenario names, for its number of devices."""
     section = scenario.strategy
-    fraction = float(section.parameters.get("fraction_train", 1.0))
-    taking_part = max(1, int(scenario.data.devices * fraction))
     parameters = {"fraction_evaluate": 0.0} | section.parameters
     strategy: Strategy = STRATEGIES[section.name].load()(
-        min_train_nodes=taking_part,
+        min_train_nodes=senders(scenario),
         min_available_nodes=scenario.data.devices,
         **parameters,
     )
     return strategy
 
 
+def senders(scenario: Scenario) -> int:
+    """How many devices train in a round, by the strategy's ``fraction_train``."""
+    fraction = float(scenario.strategy.parameters.get("fraction_train", 1.0))
+    return max(1, int(scenario.data.devices * fraction))
+
+
 def build_uplink(scenario: Scenario, seed: int) -> Uplink:
     """The scenario's uplink with its code, power control and channel."""
     section, control = scenario.uplink, scenario.power_control
     channel = build_channel(scenario.channel, scenario.data.devices, seed)
-    power = watts_from_dbm(control.power_dbm) if control.power_dbm is not None else control.power
+    power = _power_limit(scenario, channel)
     if section.kind == "ideal":
         return IdealUplink(
             ratio=section.ratio or 1.0,
@@ -159,6 +163,13 @@ def build_uplink(scenario: Scenario, seed: int) -> Uplink:
         erasure=section.erasure,
         trace=section.trace,
     )
+
+
+def _power_limit(scenario: Scenario, channel: Channel) -> float | None:
+    if scenario.channel.snr_db is not None:
+        return float(channel.noise_power * 10 ** (scenario.channel.snr_db / 10))
+    control = scenario.power_control
+    return watts_from_dbm(control.power_dbm) if control.power_dbm is not None else control.power
 
 
 def build_code(section: UplinkSection) -> Code:

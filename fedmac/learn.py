@@ -77,6 +77,7 @@ class _Journal:
         self.on_round = on_round
         self.exchange: dict[str, Any] = {}
         self.start = time.perf_counter()
+        self.wall_evaluate = 0.0
 
     def note_exchange(self, record: dict[str, Any]) -> None:
         self.exchange = record
@@ -86,14 +87,18 @@ class _Journal:
         record: RoundRecord = {"round": round}
         if round == 0:
             record["parameters"] = self.workplace.trainer.size
+            record["training_examples"] = sum(map(len, self.workplace.data.parts))
         every, last = self.scenario.evaluation.every, self.scenario.rounds
+        start = time.perf_counter()
         if round % every == 0 or round == last:
             record |= self._held_out(arrays)
+        self.wall_evaluate += time.perf_counter() - start
         if round > 0:
             exchange = dict(self.exchange)
             metrics = exchange.pop("metrics", {})
             record |= {name: value for name, value in metrics.items() if name != "num-examples"}
             record |= exchange
+        record["wall_evaluate_s"] = self.wall_evaluate
         record["wall_s"] = time.perf_counter() - self.start
         self.on_round(record)
         shown = {k: v for k, v in record.items() if k.startswith("test_") and v is not None}
@@ -103,11 +108,11 @@ class _Journal:
         named = {name: array.numpy() for name, array in arrays.items()}
         state = torch.from_numpy(Layout.of_arrays(named).flatten(named))
         figures: dict[str, float | None] = {}
-        for split, rows in (
-            ("validation", self.workplace.data.validation),
-            ("test", self.workplace.data.test),
+        for split, rows, wanted in (
+            ("validation", self.workplace.data.validation, True),
+            ("test", self.workplace.data.test, self.scenario.evaluation.test),
         ):
-            if len(rows.targets):
+            if wanted and len(rows.targets):
                 result = self.workplace.trainer.evaluate(state, rows)
                 figures[f"{split}_accuracy"] = result.accuracy
                 figures[f"{split}_loss"] = result.loss if np.isfinite(result.loss) else None

@@ -23,6 +23,17 @@ from fedmac.scenario import Scenario, Variant
 
 RoundRecord = dict[str, Any]
 
+COSTS = (
+    "channel_uses", "bits_per_device_mean", "energy_j_per_device_mean", "energy_j_per_device_max", "air_time_s",
+    "compute_s", "clock_s", "wall_train_s", "wall_uplink_s", "wall_evaluate_s", "wall_s",
+)  # fmt: skip
+"""What a run has spent so far, in each round's record and in the summary."""
+
+MEASURED = (
+    "train_s_mean", "train_s_max", "compute_s", "clock_s", "wall_train_s", "wall_uplink_s", "wall_evaluate_s", "wall_s",
+)  # fmt: skip
+"""Seconds as this machine took them: all that a repetition under the same seed may change."""
+
 ROUNDS, SUMMARY, SCENARIO, ENVIRONMENT = "rounds.jsonl", "summary.json", "scenario.toml", "environment.json"
 
 
@@ -123,12 +134,11 @@ def summary_row(variant: Variant, rounds: Iterable[RoundRecord]) -> dict[str, An
         "units": variant.scenario.channel.units,
         "devices": variant.scenario.data.devices,
         "parameters": next((f["parameters"] for f in finals if "parameters" in f), None),
+        "training_examples": next((f["training_examples"] for f in finals if "training_examples" in f), None),
     }
     for name in ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss"):
         row[name], row[f"{name}_std"] = _mean_and_deviation([f[name] for f in finals if name in f])
-    for name in (
-        "channel_uses", "energy_j_per_device_mean", "energy_j_per_device_max", "air_time_s", "wall_s",
-    ):  # fmt: skip
+    for name in COSTS:
         row[name] = statistics.fmean([float(f.get(name) or 0.0) for f in finals]) if finals else 0.0
     row["channel_uses"] = round(row["channel_uses"])
     for name in ("papr_db_mean", "papr_db_max", "energy_ratio_std"):

@@ -149,6 +149,7 @@ def run(
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     sinks: Iterable[str] = (),
+    report: bool = True,
     **overrides: Any,
 ) -> Run:
     """Run a scenario, all its variants and seeds, and return the run.
@@ -173,6 +174,8 @@ def run(
         Shown while it runs; nothing by default.
     sinks : iterable of {"tensorboard", "mlflow"}
         Where rounds go beside the run folder; each needs the extra of its name.
+    report : bool
+        Whether to write report.html.
     **overrides
         Top-level keys or tables to set in the scenario and its variants: ``seed=1``, ``rounds=20``,
         ``training={"learning_rate": 0.1}``.
@@ -209,6 +212,7 @@ def run(
         resume=resume,
         progress=progress,
         sinks=tuple(sinks),
+        report=report,
     )
 
 
@@ -221,8 +225,9 @@ def perform_scenario(
     resume: bool,
     progress: Progress | None,
     sinks: tuple[str, ...],
+    report: bool = True,
 ) -> Run:
-    """Run a validated scenario into `out`; the summary and the report are written however it ends."""
+    """Run a validated scenario into `out`; the summary and (with `report`) the page are written however it ends."""
     from fedmac.build import rehearse
     from fedmac.learn import quiet_flower
     from fedmac.sinks import check_sinks, open_sinks
@@ -233,7 +238,7 @@ def perform_scenario(
     with quiet_flower():
         rehearse(scenario)
         prepare(out, scenario, overwrite=overwrite, resume=resume)
-        with _left_usable(scenario, out), open_sinks(sinks, out) as write_to_sinks, _shown(progress):
+        with _left_usable(scenario, out, report), open_sinks(sinks, out) as write_to_sinks, _shown(progress):
             _perform_jobs(scenario, out, only, write_to_sinks, progress)
     return Run(out)
 
@@ -265,22 +270,24 @@ def _shown(progress: Progress | None) -> Iterator[None]:
 
 
 @contextmanager
-def _left_usable(scenario: Scenario, out: Path) -> Iterator[None]:
-    """However the run ends, leave a summary and a report of what there is."""
+def _left_usable(scenario: Scenario, out: Path, report: bool) -> Iterator[None]:
+    """However the run ends, leave a summary, and a report if one is wanted, of what there is."""
     try:
         yield
     except BaseException:
         # Why the run ended matters more than what may go wrong now, on a full disk for example.
         with suppress(Exception):
-            _sum_up(scenario, out, interrupted=True)
+            _sum_up(scenario, out, interrupted=True, report=report)
         raise
-    _sum_up(scenario, out, interrupted=False)
+    _sum_up(scenario, out, interrupted=False, report=report)
 
 
-def _sum_up(scenario: Scenario, out: Path, *, interrupted: bool) -> None:
+def _sum_up(scenario: Scenario, out: Path, *, interrupted: bool, report: bool) -> None:
+    summarise(scenario, out, interrupted=interrupted)
+    if not report:
+        return
     from fedmac.report import write_report
 
-    summarise(scenario, out, interrupted=interrupted)
     with writing(out / "report.html"):
         write_report(out)
 

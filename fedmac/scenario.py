@@ -79,11 +79,20 @@ class Scenario(Section):
             )
             accepted = ", ".join(name for name, s in STRATEGIES.items() if not s.individual)
             raise refusal("strategy.name", self.strategy.name, reason, accepted)
+        self._has_one_power_limit()
         power_dbm = self.power_control.power_dbm
         if power_dbm is not None and self.channel.units != "physical":
             accepted = 'power or energy_per_round, or channel.units = "physical"'
             raise refusal("power_control.power_dbm", power_dbm, "needs physical units", accepted)
         return self
+
+    def _has_one_power_limit(self) -> None:
+        if self.channel.snr_db is None:
+            return
+        for key in ("power", "power_dbm", "energy_per_round"):
+            if (value := getattr(self.power_control, key)) is not None:
+                reason = f"channel.snr_db = {self.channel.snr_db} sets the power limit already"
+                raise refusal(f"power_control.{key}", value, reason, "one of the two")
 
     @classmethod
     def load(

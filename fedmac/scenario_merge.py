@@ -17,7 +17,7 @@ SELECTORS: dict[str, dict[str, frozenset[str]]] = {
     "uplink": {"code": frozenset({"decoder", "error_feedback"})},
     "power_control": {"name": frozenset({"solver", "threshold", "receive"})},
     "channel": {
-        "units": frozenset({"noise_power", "noise_figure_db"}),
+        "units": frozenset({"noise_power", "noise_figure_db", "snr_db"}),
         "fading": frozenset({"k_factor_db", "correlation"}),
         "path_loss": frozenset({"exponent", "reference_loss_db", "carrier_hz", "shadowing_db"}),
     },
@@ -42,6 +42,9 @@ RIVALS: dict[str, frozenset[str]] = {
 }
 """Keys of which a table takes one: setting one of them lets go of the others."""
 
+POWER_LIMITS = {"channel": frozenset({"snr_db"}), "power_control": RIVALS["power_control"]}
+"""Keys of two tables that set the same limit: setting it in one table lets go of it in the other."""
+
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes` put over it, table by table.
@@ -57,7 +60,21 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
             merged[key] = {k: v for k, v in old.items() if k not in dropped} | copy.deepcopy(dict(value))
         else:
             merged[key] = copy.deepcopy(value)
-    return merged
+    return _with_one_power_limit(merged, changes)
+
+
+def _with_one_power_limit(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` without the power limit of the table in which `changes` does not set it, if it does in the other."""
+    given = {table: _keys(changes, table) & keys for table, keys in POWER_LIMITS.items()}
+    for table, other in (("channel", "power_control"), ("power_control", "channel")):
+        if given[other] and not given[table] and _keys(content, table) & POWER_LIMITS[table]:
+            content = content | {table: {k: v for k, v in content[table].items() if k not in POWER_LIMITS[table]}}
+    return content
+
+
+def _keys(content: Mapping[str, Any], table: str) -> frozenset[str]:
+    value = content.get(table)
+    return frozenset(value) if isinstance(value, Mapping) else frozenset()
 
 
 def _dropped(table: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
@@ -83,6 +100,7 @@ def hold_in_variant(variant: Mapping[str, Any], overrides: Mapping[str, Any]) ->
     uncoded, and is no error.
     """
     held: dict[str, Any] = {}
+    variant = _with_one_power_limit(dict(variant), overrides)
     for key, value in overrides.items():
         if key in NOT_IN_VARIANTS or key == "name" or key not in variant:
             continue

@@ -171,6 +171,10 @@ class ChannelSection(Section):
     fading: Literal["none", "rayleigh", "rician", "gauss-markov"] = "none"
     k_factor_db: Finite | None = Field(None, description="of rician: line of sight over scattered power (dB)")
     correlation: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="of gauss-markov, round to round")
+    snr_db: Finite | None = Field(
+        None,
+        description="a device's power limit over the noise power, before fading; sets the limit (normalised units)",
+    )
     noise_power: NonNegative | None = Field(None, description="default 1 (normalised) or thermal (physical)")
     noise_figure_db: Finite | None = Field(None, description="of the receiver (physical units)")
     bandwidth_hz: Positive = Field(1e6, description="two real channel uses take 1/bandwidth seconds")
@@ -204,6 +208,11 @@ class ChannelSection(Section):
         if self.radius is not None and self.radius <= self.minimum_distance:
             accepted = f"a number > minimum_distance = {self.minimum_distance}"
             raise refusal("radius", self.radius, "no room for devices", accepted)
+        if self.snr_db is not None and (self.units == "physical" or self.path_loss != "none"):
+            reason = "says what a device's power is worth at the receiver, as do units and path loss"
+            raise refusal("snr_db", self.snr_db, reason, 'units = "normalised" and path_loss = "none"')
+        if self.snr_db is not None and self.noise_power == 0:
+            raise refusal("snr_db", self.snr_db, "noise_power is 0", "a noise_power > 0")
         if self.noise_power is not None and self.noise_figure_db is not None:
             raise refusal("noise_figure_db", self.noise_figure_db, "noise_power is given too", "one of the two")
         return self
@@ -214,13 +223,20 @@ class EngineSection(Section):
 
     kind: Literal["local", "flower"] = "local"
     workers: Count | None = Field(None, description="worker processes (default: one for each core)")
+    ray_address: str | None = Field(None, description="of a running Ray cluster, for the flower engine")
     memory_mb: Count = Field(100, description="of the local engine, for updates held until all norms are known")
+
+    @model_validator(mode="after")
+    def _cluster_is_flowers(self) -> EngineSection:
+        _belongs(self, {"ray_address": ("kind", ("flower",))})
+        return self
 
 
 class Evaluation(Section):
     """When the server evaluates the model on the held-out rows."""
 
     every: Count = Field(1, description="rounds from one evaluation to the next; the last is always evaluated")
+    test: bool = Field(True, description="look at the test rows; false while hyperparameters are chosen")
 
 
 def _belongs(section: Section, owners: Mapping[str, tuple[str, tuple[str, ...]]]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from strategies.cohort import (
     Gathered,
     MessageCohort,
     Metrics,
+    read_seconds,
     read_symbols,
     read_weight,
 )
@@ -57,6 +60,8 @@ class AirGrid(Grid):
     ----------
     ledger : Ledger
         What the exchanges have cost so far.
+    wall_train, wall_uplink : float
+        Seconds that this process has waited for devices, and worked on the uplink.
     """
 
     def __init__(
@@ -75,6 +80,8 @@ class AirGrid(Grid):
         self.on_exchange = on_exchange
         self.ledger = Ledger(1)
         self.exchanges = 0
+        self.wall_train = 0.0
+        self.wall_uplink = 0.0
         self._device_of: dict[int, int] = {}
 
     # What the wrapped grid does as well as we could.
@@ -148,15 +155,19 @@ class AirGrid(Grid):
         arrays = _model(messages[0])
         layout = Layout.of_arrays(arrays)
         # Error feedback lives in a device's context, and an action of the app's own in the app: both need messages.
+        start = time.perf_counter()
         in_place = messages[0].metadata.message_type == MessageType.TRAIN and not order.build_code().error_feedback
         if in_place and isinstance(self.grid, CohortGrid):
             gathered = self.grid.train_cohort(messages, self.weighted_by_key, self.uplink.needs_updates)
         else:
             gathered = self._gather(messages, order, layout.size, timeout)
+        trained = time.perf_counter()
+        self.wall_train += trained - start
         if gathered.cohort is None:
             self._report(messages[0], gathered, None)
             return []
         reception = self.uplink.receive(gathered.cohort, self.exchanges, self.seed)
+        self.wall_uplink += time.perf_counter() - trained
         self._report(messages[0], gathered, reception)
         if reception.update is None:
             return []
@@ -194,6 +205,7 @@ class AirGrid(Grid):
         code = order.build_code()
         failures: list[Failure] = []
         senders: list[tuple[int, NDArray[np.floating], float, float, Metrics]] = []
+        seconds: list[float | None] = []
         for device in sorted(asked.values()):
             reply = answered.get(device)
             if reply is None:
@@ -209,6 +221,7 @@ class AirGrid(Grid):
                     failures.append(Failure(device, str(bad)))
                 else:
                     senders.append((device, symbols, norm, weight, metrics))
+                    seconds.append(read_seconds(reply))
         if not senders:
             return Gathered(None, [], failures)
         weights = np.array([s[3] for s in senders])
@@ -221,7 +234,7 @@ class AirGrid(Grid):
             blocks=torch.from_numpy(np.stack([s[1] for s in senders])),
             scale=symbol_scale(code, size),
         )
-        return Gathered(cohort, [s[4] for s in senders], failures)
+        return Gathered(cohort, [s[4] for s in senders], failures, seconds)
 
     def _total(self) -> int:
         return max(self._device_of.values(), default=-1) + 1
@@ -254,17 +267,22 @@ class AirGrid(Grid):
             "heard": False,
         }
         if cohort is not None and reception is not None:
-            self.ledger.charge(round, cohort.devices, reception.cost)
+            seconds = [s for s in gathered.seconds if s is not None]
+            cost = replace(reception.cost, compute_time=max(seconds, default=0.0))
+            self.ledger.charge(round, cohort.devices, cost)
             amplitudes = reception.record.get("amplitudes")
             record |= {
                 "heard": reception.update is not None,
                 "weights": cohort.weights.tolist(),
                 "update_norms": cohort.norms.tolist(),
+                "energies": cost.energy.tolist(),
+                "train_s_mean": float(np.mean(seconds)) if seconds else None,
+                "train_s_max": max(seconds, default=None),
                 "silent": [] if amplitudes is None else cohort.devices[np.asarray(amplitudes) == 0].tolist(),
                 "metrics": weighted_metrics(gathered.metrics, cohort.weights),
                 **reception.record,
             }
-        record |= self.ledger.totals()
+        record |= self.ledger.totals() | {"wall_train_s": self.wall_train, "wall_uplink_s": self.wall_uplink}
         if self.on_exchange is not None:
             self.on_exchange(record)
 

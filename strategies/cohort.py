@@ -44,11 +44,14 @@ class Gathered:
         Each sender's own metrics, in the cohort's order.
     failures : list of Failure
         The others.
+    seconds : list of float or None
+        How long each sender computed, in the cohort's order; None where it does not say.
     """
 
     cohort: Cohort | None
     metrics: list[Metrics]
     failures: list[Failure] = field(default_factory=list)
+    seconds: list[float | None] = field(default_factory=list)
 
 
 class CohortGrid(Grid):
@@ -131,6 +134,12 @@ def _read_norm(norm: object) -> float:
     if not isinstance(norm, int | float) or not 0 <= norm <= LARGEST_NORM:
         raise BadPayload(f"the update's norm is {norm!r}, expected a finite number >= 0, at most {LARGEST_NORM:g}")
     return float(norm)
+
+
+def read_seconds(message: Message) -> float | None:
+    """How long a device says it has computed (s); None if it says nothing that can be believed."""
+    seconds = message.content.config_records[TRANSMISSION_KEY].get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else None
 
 
 def read_weight(metrics: Metrics, key: str) -> float:

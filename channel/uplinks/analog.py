@@ -17,7 +17,7 @@ from channel.mac import receive
 from channel.order import TransmitOrder
 from channel.power import PowerControl
 from channel.randomness import generator, key
-from channel.uplinks.uplink import Cohort, Reception, Uplink, symbol_scale
+from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, Reception, Uplink, symbol_scale
 
 
 @dataclass
@@ -75,6 +75,13 @@ class AnalogUplink(Uplink):
         """The code under this exchange's own seed."""
         return TransmitOrder(self.code.name, self.code.parameters, key(seed, "code", exchange))
 
+    def grant(self, size: int) -> Grant:
+        """The code's channel uses, and the energy of a device that sends at its limit."""
+        uses = self.code.uses(size)
+        if self.energy_per_round is not None:
+            return Grant(uses, self.energy_per_round)
+        return Grant(uses, float(self.channel.energy(np.sqrt([self._power_limit(uses)]), uses)[0]))
+
     def receive(self, cohort: Cohort, exchange: int, seed: int) -> Reception:
         """Power control, superposition, noise, decoding."""
         size, uses = cohort.size, self.code.uses(cohort.size)
@@ -113,7 +120,12 @@ class AnalogUplink(Uplink):
         record |= self._aggregate_error(superposed, update, noise_variance)
         if self.trace:
             record |= _transmit_statistics(cohort.symbols(self.code, code_seed))
-        cost = Cost(uses=uses, energy=self.channel.energy(amplitudes, uses), air_time=self.channel.seconds(uses))
+        cost = Cost(
+            uses=uses,
+            energy=self.channel.energy(amplitudes, uses),
+            air_time=self.channel.seconds(uses),
+            bits=CONTROL_BITS * len(cohort.devices),
+        )
         return Reception(update, cost, record)
 
     def _power_limit(self, uses: int) -> float:

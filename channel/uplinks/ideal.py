@@ -10,7 +10,10 @@ from channel.channel import Channel
 from channel.ledger import Cost
 from channel.order import TransmitOrder
 from channel.randomness import key
-from channel.uplinks.uplink import Cohort, Reception, Uplink
+from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, Reception, Uplink
+
+FLOAT_BITS = 32
+"""Bits charged for an entry of an update: it is sent as it is, in single precision."""
 
 
 @dataclass
@@ -45,15 +48,23 @@ class IdealUplink(Uplink):
         """Devices send plain updates."""
         return TransmitOrder("uncoded", {}, key(seed, "code", exchange))
 
+    def grant(self, size: int) -> Grant:
+        """The channel uses and the energy that are charged."""
+        uses = self.uses or max(1, round(self.ratio * size))
+        if self.energy_per_round is not None:
+            return Grant(uses, self.energy_per_round)
+        return Grant(uses, float(self.channel.energy(np.sqrt([self.power_limit or 0.0]), uses)[0]))
+
     def receive(self, cohort: Cohort, exchange: int, seed: int) -> Reception:
         """The exact mean ``sum w_i x_i``."""
         mean = cohort.updates(cohort.weights[None])
         if mean is None:
             mean = cohort.signals(cohort.weights[None])
-        uses = self.uses or max(1, round(self.ratio * cohort.size))
-        if self.energy_per_round is None:
-            energy = self.channel.energy(np.sqrt([self.power_limit or 0.0]), uses)
-        else:
-            energy = np.array([self.energy_per_round])
-        cost = Cost(uses=uses, energy=energy.repeat(len(cohort.devices)), air_time=self.channel.seconds(uses))
+        grant, senders = self.grant(cohort.size), len(cohort.devices)
+        cost = Cost(
+            uses=grant.uses,
+            energy=np.full(senders, grant.energy),
+            air_time=self.channel.seconds(grant.uses),
+            bits=senders * (CONTROL_BITS + FLOAT_BITS * cohort.size),
+        )
         return Reception(mean[0], cost, {"mse_measured": None, "mse_predicted": None})

@@ -77,6 +77,26 @@ class Reception:
     record: dict[str, Any] = field(default_factory=dict)
 
 
+CONTROL_BITS = 64
+"""What each sender says on the control channel in an exchange: the norm of its update and its weight, 32 bits each."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What one exchange may cost.
+
+    Attributes
+    ----------
+    uses : int
+        Real channel uses.
+    energy : float
+        Largest energy of a device, J (or units of noise energy in normalised units).
+    """
+
+    uses: int
+    energy: float
+
+
 class Uplink(ABC):
     """How a round's updates get to the server. A swap point: ideal, analog, digital."""
 
@@ -89,6 +109,10 @@ class Uplink(ABC):
     @abstractmethod
     def order(self, exchange: int, seed: int) -> TransmitOrder:
         """What a device must know to send in this exchange (counted from 1)."""
+
+    @abstractmethod
+    def grant(self, size: int) -> Grant:
+        """What an exchange of updates of `size` entries may cost."""
 
     @abstractmethod
     def receive(self, cohort: Cohort, exchange: int, seed: int) -> Reception:

@@ -44,6 +44,7 @@ def run(
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each core).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Finish the run in the folder.")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
     sink: Annotated[
         list[str] | None, typer.Option(help="Also write rounds to tensorboard or mlflow; repeatable.")
     ] = None,
@@ -57,24 +58,23 @@ def run(
     from fedmac.scenario_text import parse_settings
 
     changes = parse_settings(settings or [])
-    top = {name: value for name, value in (("seed", seed), ("seeds", seeds)) if value is not None}
-    checked = Scenario.load(scenario, changes | top)
+    given = {"seed": seed, "seeds": seeds, "engine.kind": engine and engine.value, "engine.workers": workers}
+    checked = Scenario.load(scenario, changes | {key: value for key, value in given.items() if value is not None})
     out = out or Path("runs") / checked.name
     with _interruptible(out):
         done = run_scenario(
             checked,
             out=out,
-            engine=engine.value if engine else None,
-            workers=workers,
             only=only or [],
             overwrite=overwrite,
             resume=resume,
             progress=Progress(),
             sinks=sink or [],
+            report=not no_report,
         )
     console = Console()
     console.print(summary_table(done.summary, console.width))
-    typer.echo(f"report: {done.folder / 'report.html'}")
+    typer.echo(f"run folder: {done.folder}" if no_report else f"report: {done.folder / 'report.html'}")
 
 
 @contextmanager

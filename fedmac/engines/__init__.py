@@ -58,13 +58,15 @@ def _run_on_flower(
     out: Path, jobs: Sequence[Job], note: Callable[[dict[str, Any]], None], only: Sequence[str], workers: int
 ) -> None:
     """One Flower app run for all jobs; its rounds are read from the run folder as they appear."""
-    from fedmac.engines.flower import EngineError, Scalar, run_app, write_app
+    from fedmac.engines.flower import EngineError, FlowerSimulation, Scalar, run_simulation, write_app
 
     nodes = {job.variant.scenario.data.devices for job in jobs}
     if len(nodes) != 1:
         raise EngineError(
             f"data.devices: the variants have {sorted(nodes)} devices; accepted on the flower engine: one number"
         )
+    cluster = jobs[0].variant.scenario.engine.ray_address
+    simulation = FlowerSimulation(nodes=nodes.pop(), total_cpus=None if cluster else workers, ray_address=cluster)
     out = out.absolute()
     follow = _Follower([job.folder.rounds for job in jobs], note)
     follow.skip()
@@ -77,7 +79,7 @@ def _run_on_flower(
     }
     with tempfile.TemporaryDirectory(prefix="fedmac-app-") as directory:
         app = write_app(Path(directory) / "app", config)
-        run_app(app, config, nodes=nodes.pop(), workers=workers, log=out / "flower.log", on_poll=follow)
+        run_simulation(app, config, simulation, log=out / "flower.log", on_poll=follow)
     follow()
     unfinished = [f"{job.variant.name} (seed {job.seed})" for job in jobs if not job.done]
     if unfinished:

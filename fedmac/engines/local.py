@@ -170,7 +170,12 @@ class LocalGrid(CohortGrid):
             np.array([report.norm for report, _, _ in senders]),
             self.devices,
         )
-        return Gathered(cohort, [metrics for _, _, metrics in senders], failures)
+        return Gathered(
+            cohort,
+            [metrics for _, _, metrics in senders],
+            failures,
+            [report.seconds for report, _, _ in senders],
+        )
 
     def _handle(self, message: Message) -> Message:
         node = message.metadata.dst_node_id

@@ -7,6 +7,7 @@ import gc
 import mmap
 import multiprocessing
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -33,12 +34,13 @@ class WorkerDied(RuntimeError):
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """What a device reports of a round: examples, mean training loss, norm of its update, or why it failed."""
+    """What a device reports of a round: examples, mean training loss, norm of its update, time, or why it failed."""
 
     device: int
     examples: int = 0
     loss: float = 0.0
     norm: float = 0.0
+    seconds: float = 0.0
     failure: str | None = None
 
     @property
@@ -171,10 +173,12 @@ class Lanes:
         return rows[:count], rest
 
     def _train_device(self, device: int, out: Tensor) -> DeviceReport:
+        start = time.perf_counter()
         try:
             state, examples, loss = self.workplace.train(self.received, device, self.config)
             torch.sub(state.cpu(), self.received, out=out)
-            return DeviceReport(device, examples, loss, float(torch.linalg.vector_norm(out)))
+            norm = float(torch.linalg.vector_norm(out))
+            return DeviceReport(device, examples, loss, norm, time.perf_counter() - start)
         except Exception as error:
             return DeviceReport(device, failure=f"{type(error).__name__}: {error}")
 

@@ -82,9 +82,11 @@ def test_noise_has_the_power_and_dtype_asked_for(dtype: torch.dtype) -> None:
 def test_the_ledger_adds_up_per_device() -> None:
     ledger = Ledger(3)
     ledger.charge(0, [2, 0], Cost(uses=785, energy=np.array([1.0, 2.0]), air_time=1e-3, bits=32))
-    ledger.charge(1, [2], Cost(uses=10, energy=np.array([5.0]), air_time=2e-3))
+    ledger.charge(1, [2], Cost(uses=10, energy=np.array([5.0]), air_time=2e-3, compute_time=0.5))
     assert (ledger.uses, ledger.complex_uses, ledger.bits) == (795, 393 + 5, 32)
     assert ledger.air_time == pytest.approx(3e-3)
+    assert (ledger.compute_time, ledger.clock) == (0.5, pytest.approx(0.503))
+    assert ledger.bits_mean == pytest.approx(32 / 3)
     np.testing.assert_allclose(ledger.energy, [2.0, 0.0, 6.0])
     assert ledger.energy_mean == pytest.approx(8 / 3)
     assert ledger.energy_max == 6.0

@@ -259,6 +259,25 @@ def test_the_ideal_uplink_is_charged_the_budget_it_is_granted() -> None:
     assert IdealUplink().receive(cohort(), 1, 0).cost.energy.tolist() == [0.0] * 6
 
 
+@pytest.mark.parametrize("limit", [{"energy_per_round": 50.0}, {"power_limit": 2.0}, {}])
+@pytest.mark.parametrize("kind", [IdealUplink, AnalogUplink])
+def test_no_device_spends_more_than_the_grant_and_one_that_sends_at_its_limit_spends_it(
+    kind: type, limit: dict[str, float]
+) -> None:
+    how = (RandomMask(uses=90), FullPower()) if kind is AnalogUplink else ()
+    uses = {"uses": 90} if kind is IdealUplink else {}
+    uplink = kind(*how, **uses, **limit, channel=Channel(Rayleigh()))
+    grant, cost = uplink.grant(600), uplink.receive(cohort(), 1, 0).cost
+    assert grant.uses == cost.uses == 90
+    np.testing.assert_allclose(cost.energy, grant.energy)
+
+
+def test_bits_are_the_control_messages_and_on_an_ideal_link_the_update_itself() -> None:
+    analog = AnalogUplink(RandomMask(uses=90), MinimumMSE("closed-form")).receive(cohort(), 1, 0).cost
+    assert analog.bits == 6 * 2 * 32
+    assert IdealUplink().receive(cohort(), 1, 0).cost.bits == 6 * (2 * 32 + 600 * 32)
+
+
 # Erasures, peaks, refusals.
 
 

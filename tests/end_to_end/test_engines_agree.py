@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import fedmac
+from fedmac.record import MEASURED
 
 pytestmark = pytest.mark.flower
 
@@ -60,9 +61,9 @@ strategy.fraction_train = 0.5
 
 VARIANTS = ("rlc", "ideal", "half")
 
-# Wall time is nobody's to repeat. The error of the mean update needs the plain updates, which a server that is
+# Measured seconds are nobody's to repeat. The error of the mean update needs the plain updates, which a server that is
 # reached by messages never sees: Flower's record leaves it out.
-NOT_SHARED = {"wall_s", "mse_measured", "mse_predicted"}
+NOT_SHARED = {*MEASURED, "mse_measured", "mse_predicted"}
 
 
 def command(scenario: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:

@@ -21,6 +21,7 @@ from clients.parameters import model_arrays
 from clients.training import Trainer, Training
 from fedmac.engines.local import FIRST_NODE
 from fedmac.engines.workers import Team, WorkerDied
+from fedmac.record import MEASURED
 from strategies import AirGrid, OverTheAir
 from tests import fleet
 
@@ -40,7 +41,8 @@ def run(work: Workplace, uplink: Uplink, workers: int, rounds: int = 2) -> Run:
     records: list[dict[str, Any]] = []
     strategy = OverTheAir(FedAvg(fraction_evaluate=0.0), uplink, on_exchange=records.append)
     with fleet.local_grid(work, workers=workers) as grid:
-        return fleet.flat(fleet.run(strategy, grid, work, rounds).arrays), records
+        model = fleet.flat(fleet.run(strategy, grid, work, rounds).arrays)
+    return model, [{key: value for key, value in record.items() if key not in MEASURED} for record in records]
 
 
 @pytest.mark.parametrize("name", UPLINKS)

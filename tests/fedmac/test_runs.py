@@ -17,7 +17,7 @@ import torch
 import fedmac
 from fedmac.engines import local
 from fedmac.engines.superlink import EngineError
-from fedmac.record import FolderInTheWay, NoRunHere, RecordError
+from fedmac.record import MEASURED, FolderInTheWay, NoRunHere, RecordError
 from fedmac.runs import Run
 from fedmac.scenario_errors import ScenarioError
 from tests.fedmac.small_scenario import VARIANTS, small, write
@@ -27,7 +27,7 @@ FIGURES = ["test_accuracy", "test_loss", "train_loss", "mse_measured", "channel_
 
 def rounds_of(run: Run) -> pd.DataFrame:
     """The record without what a repetition may change: the time it took."""
-    return run.rounds.drop(columns="wall_s").set_index(["variant", "seed", "round"]).sort_index()
+    return run.rounds.drop(columns=list(MEASURED)).set_index(["variant", "seed", "round"]).sort_index()
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,30 @@ def test_a_run_leaves_all_files_that_the_record_promises(run: Run) -> None:
     own = ("scenario.toml", "rounds.jsonl", "summary.json", "model.safetensors", "model-seed-1.safetensors")
     top = {"scenario.toml", "summary.json", "environment.json", "report.html"}
     assert names == top | {f"{variant}/{name}" for variant in ("rlc", "ideal") for name in own}
+
+
+def test_the_test_rows_are_not_looked_at_where_the_scenario_says_so(tmp_path: Path, run: Run) -> None:
+    changes = {"evaluation.test": False, "data.validation_fraction": 0.2}
+    blind = fedmac.run(small(changes, variants=VARIANTS, seeds=2), out=tmp_path / "blind")
+    assert not [column for column in blind.rounds.columns if column.startswith("test_")]
+    assert blind.rounds["validation_accuracy"].notna().all()
+    assert all(row["test_accuracy"] is None for row in blind.summary["variants"])
+
+
+def test_the_clock_is_air_time_and_the_slowest_devices_computing(run: Run) -> None:
+    rounds = run.rounds[run.rounds["round"] > 0]
+    assert (rounds["clock_s"] == rounds["air_time_s"] + rounds["compute_s"]).all()
+    for _, rows in rounds.groupby(["variant", "seed"]):
+        assert rows["train_s_max"].cumsum().tolist() == pytest.approx(rows["compute_s"].tolist())
+        assert (rows["train_s_mean"] <= rows["train_s_max"]).all()
+        phases = rows["wall_train_s"] + rows["wall_uplink_s"] + rows["wall_evaluate_s"]
+        assert (phases < rows["wall_s"]).all()
+
+
+def test_a_run_without_a_report_leaves_everything_else(tmp_path: Path) -> None:
+    quiet = fedmac.run(small(), out=tmp_path / "quiet", report=False)
+    names = {path.name for path in quiet.folder.iterdir()}
+    assert names == {"scenario.toml", "environment.json", "rounds.jsonl", "summary.json", "model.safetensors"}
 
 
 def test_the_summary_has_its_keys_and_agrees_with_the_rounds(run: Run) -> None:

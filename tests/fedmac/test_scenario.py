@@ -68,6 +68,13 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
         {"power_control.power": 1, "power_control.energy_per_round": 2},
         ["power_control.energy_per_round = 2", "power = 1", "accepted: one of power, power_dbm, energy_per_round"],
     ),
+    (
+        {"power_control": {"power": 1}, "channel": {"snr_db": 3}},
+        ["power_control.power = 1", "channel.snr_db = 3", "accepted: one of the two"],
+    ),
+    ({"channel": {"snr_db": 3, "units": "physical"}, "power_control": {}}, ["channel.snr_db = 3", "normalised"]),
+    ({"channel": {"snr_db": 3, "noise_power": 0}, "power_control": {}}, ["channel.snr_db = 3", "noise_power > 0"]),
+    ({"engine.ray_address": "auto"}, ["engine.ray_address = 'auto'", 'accepted: kind = "flower"']),
     ({"power_control": {"power_dbm": 3}}, ["power_control.power_dbm = 3", "physical"]),
     ({"power_control.threshold": 0.1}, ["power_control.threshold = 0.1", '"truncated-inversion"']),
     ({"channel.fading": "rician"}, ["channel.k_factor_db: missing", 'fading = "rician"', "accepted: a number"]),

@@ -32,6 +32,7 @@ from channel.order import SYMBOLS_KEY, TRANSMISSION_KEY
 from clients.app import Workplace
 from clients.training import Training
 from fedmac.engines.local import FIRST_NODE
+from fedmac.record import MEASURED
 from strategies import AirGrid, OverTheAir
 from strategies.air_grid import weighted_metrics
 from tests import fleet
@@ -102,7 +103,7 @@ def test_coding_each_device_equals_superposing_first_and_coding_once(name: str) 
     (in_place, records_in_place), (by_message, records_by_message) = runs
     np.testing.assert_allclose(by_message, in_place, rtol=0, atol=1e-6)
     for a, b in zip(records_in_place, records_by_message, strict=True):
-        shared = {key for key in a if a[key] is not None and b.get(key) is not None}
+        shared = {key for key in a if a[key] is not None and b.get(key) is not None} - set(MEASURED)
         assert {"weights", "update_norms", "channel_uses", "heard", "metrics"} <= shared
         for key in shared:
             assert a[key] == pytest.approx(b[key], rel=1e-5, abs=1e-9), key
@@ -148,6 +149,22 @@ def with_transmission(**changes: Any) -> Tamper:
         return reply
 
     return tamper
+
+
+@pytest.mark.parametrize("said", [None, "long", -1.0, float("inf")])
+def test_an_exchange_takes_as_long_as_its_slowest_device_that_says_how_long(said: object) -> None:
+    exchange = Exchange(
+        tamper={
+            0: with_transmission(seconds=0.5),
+            1: with_transmission(seconds=2.0),
+            2: with_transmission(seconds=said),
+            3: with_transmission(seconds=0.5),
+        }
+    )
+    assert exchange.record["failures"] == [], "what a device says of its time costs it nothing"
+    assert (exchange.record["train_s_max"], exchange.record["train_s_mean"]) == (2.0, 1.0)
+    assert exchange.record["compute_s"] == 2.0
+    assert exchange.record["clock_s"] == exchange.record["air_time_s"] + 2.0
 
 
 def with_metrics(**changes: Any) -> Tamper:
