@@ -114,6 +114,11 @@ class RunFolder:
             write_atomically(self.rounds, "".join(json.dumps(r) + "\n" for r in kept))
 
 
+def folder_of(scenario: Scenario, out: Path, variant: str) -> Path:
+    """Where a variant's part of a run lies: a subfolder where the scenario has variants."""
+    return out / variant if scenario.variants else out
+
+
 def model_path(folder: Path, variant: Variant, seed: int) -> Path:
     """Where the final model of `seed` is; the first seed's is ``model.safetensors``."""
     return folder / ("model.safetensors" if seed == variant.scenario.seed else f"model-seed-{seed}.safetensors")

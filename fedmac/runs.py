@@ -17,6 +17,7 @@ from fedmac.record import (
     NoRunHere,
     RecordError,
     check_folder,
+    folder_of,
     model_path,
     prepare,
     read_rounds,
@@ -24,7 +25,7 @@ from fedmac.record import (
 )
 from fedmac.scenario import Scenario
 from fedmac.scenario_merge import merge, nest
-from fedmac.session import check_names, folder_of, plan, summarise, summary_of
+from fedmac.session import check_names, plan, summarise, summary_of
 
 if TYPE_CHECKING:
     import pandas as pd

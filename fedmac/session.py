@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from clients.app import Workplace
 from fedmac.learn import learn
-from fedmac.record import ROUNDS, SUMMARY, RoundRecord, RunFolder, read_rounds, summary_row, write_json
+from fedmac.record import ROUNDS, SUMMARY, RoundRecord, RunFolder, folder_of, read_rounds, summary_row, write_json
 from fedmac.scenario import Scenario, Variant
 from fedmac.scenario_errors import ScenarioError
 
@@ -131,8 +131,3 @@ def summary_of(scenario: Scenario, out: Path, *, interrupted: bool) -> dict[str,
         "interrupted": interrupted,
         "variants": rows,
     }
-
-
-def folder_of(scenario: Scenario, out: Path, variant: str) -> Path:
-    """Where a variant's part of a run lies: a subfolder where the scenario has variants."""
-    return out / variant if scenario.variants else out

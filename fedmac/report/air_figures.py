@@ -11,10 +11,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from fedmac.report.figures import MARKED_POINTS, MAX_POINTS, base_figure, mean_over_seeds, plain, style, thin
+from fedmac.report.figures import MARKED_POINTS, MAX_POINTS, base_figure, plain, style
+from fedmac.report.over_seeds import mean_over_seeds, thin
 
 MAX_MAP_ROUNDS = 150  # columns of a heat map
 MAX_MAP_DEVICES = 100  # rows of a heat map
+MAX_CELLS = 60_000  # of the heat maps of all variants together: 320 kB of the page
 
 
 def error_figure(rounds: pd.DataFrame) -> go.Figure:
@@ -62,10 +64,11 @@ def power_figures(rounds: pd.DataFrame) -> dict[str, go.Figure]:
         ``amplitudes`` and a positive ``power_limit``.
     """
     figures = {}
-    for name, rows in _first_seed(rounds, "amplitudes").items():
+    chosen = first_seed(rounds, "amplitudes")
+    for name, rows in chosen.items():
         pairs = zip(rows["amplitudes"], rows["power_limit"], strict=True)
         values = [_power_share(amplitudes, limit) for amplitudes, limit in pairs]
-        figure = _heat_map(rows, values, "power / limit", "%{z:.3f} of the limit")
+        figure = _heat_map(rows, values, "power / limit", "%{z:.3f} of the limit", len(chosen))
         if figure is not None:
             top = max(1.0, float(np.nanmax(figure.data[0].z)))
             figure.update_traces(zmin=0.0, zmax=top)
@@ -76,10 +79,11 @@ def power_figures(rounds: pd.DataFrame) -> dict[str, go.Figure]:
 def gain_figures(rounds: pd.DataFrame) -> dict[str, go.Figure]:
     """Draw, per variant, each device's gain ``20 log10 |h_k|`` (dB) as :func:`power_figures` does power."""
     figures = {}
-    for name, rows in _first_seed(rounds, "gains").items():
+    chosen = first_seed(rounds, "gains")
+    for name, rows in chosen.items():
         with np.errstate(divide="ignore"):
             values = [20.0 * np.log10(np.abs(gains)) for gains in rows["gains"]]
-        figure = _heat_map(rows, values, "gain (dB)", "%{z:.1f} dB")
+        figure = _heat_map(rows, values, "gain (dB)", "%{z:.1f} dB", len(chosen))
         if figure is not None:
             figures[name] = figure
     return figures
@@ -113,7 +117,7 @@ def _add_line(figure: go.Figure, name: str, label: str, curve: pd.DataFrame, lin
     )
 
 
-def _first_seed(rounds: pd.DataFrame, key: str) -> dict[str, pd.DataFrame]:
+def first_seed(rounds: pd.DataFrame, key: str) -> dict[str, pd.DataFrame]:
     """Return, per variant, the rounds of its first seed that carry per-device values under `key`."""
     known = [isinstance(value, np.ndarray) and value.size > 0 for value in rounds[key]]
     carrying = rounds[np.array(known, dtype=bool)]  # a bare empty list would choose no columns
@@ -131,12 +135,14 @@ def _power_share(amplitudes: NDArray[np.float64], limit: object) -> NDArray[np.f
     return amplitudes**2 / np.where((limits > 0) & np.isfinite(limits), limits, np.nan)
 
 
-def _heat_map(rows: pd.DataFrame, values: list[NDArray[np.float64]], title: str, hover: str) -> go.Figure | None:
+def _heat_map(
+    rows: pd.DataFrame, values: list[NDArray[np.float64]], title: str, hover: str, maps: int
+) -> go.Figure | None:
     """Draw a value per device (down) and round (across); None if no value is finite."""
-    shown = thin(len(rows), MAX_MAP_ROUNDS)
-    ids = [_device_ids(device_ids, value) for device_ids, value in zip(rows["devices"], values, strict=True)]
+    ids = [device_ids(known, value) for known, value in zip(rows["devices"], values, strict=True)]
     devices = np.unique(np.concatenate(ids))
     devices = devices[thin(len(devices), MAX_MAP_DEVICES)]
+    shown = thin(len(rows), min(MAX_MAP_ROUNDS, max(20, MAX_CELLS // (maps * len(devices)))))
     # float32 has digits to spare for a colour and halves the page.
     z = np.full((len(devices), len(shown)), np.nan, dtype=np.float32)
     for column, index in enumerate(shown):
@@ -162,7 +168,8 @@ def _heat_map(rows: pd.DataFrame, values: list[NDArray[np.float64]], title: str,
     return figure
 
 
-def _device_ids(ids: object, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def device_ids(ids: object, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the devices that `values` belong to; without a list of them, they are counted from zero."""
     if not isinstance(ids, np.ndarray):
         return np.arange(values.size, dtype=np.float64)
     if ids.shape != values.shape:

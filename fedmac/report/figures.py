@@ -9,18 +9,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from numpy.typing import NDArray
+
+from fedmac.report.over_seeds import finite, mean_over_seeds, numbers, thin
 
 X_AXES = MappingProxyType(
     {
         "round": "round",
+        "exchange": "exchange",
         "channel_uses": "channel uses",
+        "bits_per_device_mean": "bits per device",
         "energy_j_per_device_mean": "energy per device",
         "air_time_s": "air time (s)",
+        "clock_s": "clock (s)",
+        "wall_s": "wall time (s)",
     }
 )
 
-SHORT_NAMES = MappingProxyType({"energy": "energy_j_per_device_mean", "air_time": "air_time_s"})
+SHORT_NAMES = MappingProxyType(
+    {
+        "bits": "bits_per_device_mean",
+        "energy": "energy_j_per_device_mean",
+        "air_time": "air_time_s",
+        "clock": "clock_s",
+        "wall": "wall_s",
+    }
+)
 
 # Okabe & Ito's palette: told apart with every common colour vision. Black is left out (lost on a dark page)
 # and yellow comes last (pale on a white one); from the eighth variant on the dash changes.
@@ -32,7 +45,7 @@ MARKED_POINTS = 25  # curves of up to so many points show them, so that a run of
 
 
 def accuracy_figure(rounds: pd.DataFrame, x: str = "round", *, energy_unit: str | None = None) -> go.Figure:
-    """Draw test accuracy, the mean over seeds with a band of one standard deviation, for each variant.
+    """Draw test accuracy, the mean over seeds with its 95 % confidence band, for each variant.
 
     Parameters
     ----------
@@ -40,70 +53,82 @@ def accuracy_figure(rounds: pd.DataFrame, x: str = "round", *, energy_unit: str 
         A row per variant, seed and round with the columns ``variant``, ``seed``, ``round``, ``test_accuracy``
         and `x`; costs are cumulative over rounds.
     x
-        What to draw against: ``round``, ``channel_uses``, ``energy_j_per_device_mean`` (or ``energy``) or
-        ``air_time_s`` (or ``air_time``; s).
+        What to draw against: a key of ``X_AXES`` or of ``SHORT_NAMES``, such as ``round``, ``channel_uses``,
+        ``energy`` or ``clock``.
     energy_unit
         Written behind "energy per device" on the axis, such as ``J`` or ``normalised``.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        A line per variant that has both values, and its band where it has several seeds.
+        A line per variant that has both values and spends something on a cost axis, and its band (Student's t)
+        where it has several seeds.
 
     Raises
     ------
     ValueError
         `x` is none of the above, or a column is missing.
     """
-    figure = _curves(rounds, "test_accuracy", x, energy_unit)
-    figure.update_layout(yaxis_title_text="test accuracy")
-    return figure
+    return curve_figure(rounds, "test_accuracy", x, energy_unit=energy_unit)
 
 
 def loss_figure(rounds: pd.DataFrame, x: str = "round", *, energy_unit: str | None = None) -> go.Figure:
     """Draw test loss as :func:`accuracy_figure` does accuracy, on a log axis beyond a factor of 100."""
-    figure = _curves(rounds, "test_loss", x, energy_unit)
-    figure.update_layout(yaxis_title_text="test loss")
-    losses = finite(rounds["test_loss"])
-    if len(losses) and losses.min() > 0 and losses.max() > 100 * losses.min():
-        figure.update_yaxes(type="log")
+    return curve_figure(rounds, "test_loss", x, energy_unit=energy_unit)
+
+
+def curve_figure(rounds: pd.DataFrame, y: str, x: str = "round", *, energy_unit: str | None = None) -> go.Figure:
+    """Draw any column `y` as :func:`accuracy_figure` does accuracy; losses on a log axis beyond a factor of 100."""
+    given, x = x, SHORT_NAMES.get(x, x)
+    if x not in X_AXES:
+        raise ValueError(f"x: got {given!r}, expected one of {', '.join([*X_AXES, *SHORT_NAMES])}")
+    require_columns(rounds, "variant", "seed", "round", y, x)
+    unit = f" ({plain(energy_unit)})" if energy_unit and x.startswith("energy") else ""
+    figure = base_figure(X_AXES[x] + unit)
+    drawn = []
+    for index, (name, rows) in enumerate(rounds.groupby("variant", sort=False)):
+        curve = mean_over_seeds(rows, y, x)
+        # A variant that spends nothing would stand as a line on the axis.
+        if len(curve) and (x == "round" or curve["x"].any()):
+            drawn.append(curve.iloc[thin(len(curve), MAX_POINTS)])
+            _add_curve(figure, str(name), drawn[-1], style(index))
+    figure.update_layout(yaxis_title_text=y.replace("_", " "))
+    if drawn:
+        # On a phone each name of the legend takes a row.
+        figure.update_layout(height=440 + 20 * min(max(len(drawn) - 6, 0), 12))
+        _scale(figure, pd.concat(drawn), y)
     return figure
 
 
-def mean_over_seeds(rows: pd.DataFrame, value: str, x: str = "round") -> pd.DataFrame:
-    """Average one variant's `value` and `x` over seeds, round by round.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``round``, ``x``, ``mean``, ``std`` (of the sample, n - 1; NaN for one seed) and ``seeds``,
-        for the rounds in which `value` and `x` are finite for at least one seed.
-    """
-    table = pd.DataFrame({"round": numbers(rows["round"]), "x": numbers(rows[x]), "value": numbers(rows[value])})
-    # Before training nothing was sent: a cost that round 0 does not carry is zero.
-    table.loc[(table["round"] == 0) & table["x"].isna(), "x"] = 0.0
-    known = np.isfinite(table.to_numpy()).all(axis=1)
-    grouped = table.loc[known].groupby("round", as_index=False)
-    averages: pd.DataFrame = grouped.agg(
-        x=("x", "mean"), mean=("value", "mean"), std=("value", "std"), seeds=("value", "size")
+def _scale(figure: go.Figure, curves: pd.DataFrame, y: str) -> None:
+    """Scale the axis by the means: with two seeds a band may be many times as high as all curves together."""
+    mean, width = curves["mean"].to_numpy(), curves["half_width"].fillna(0.0).to_numpy()
+    low, high = float(mean.min()), float(mean.max())
+    if y.endswith("loss") and 0 < low < high / 100:
+        figure.update_yaxes(type="log", range=[np.log10(low) - 0.1, np.log10(high) + 0.1])
+        for edge in figure.select_traces({"hoverinfo": "skip"}):
+            edge.y = np.maximum(edge.y, low / 10)  # below zero a log axis would cut the band open
+        return
+    room = (high - low) or abs(high) or 1.0
+    bottom, top = (
+        max(float((mean - width).min()), low - 0.25 * room),
+        min(float((mean + width).max()), high + 0.25 * room),
     )
-    return averages
+    figure.update_yaxes(range=[bottom - 0.04 * room, top + 0.04 * room])
 
 
-def thin(length: int, limit: int) -> NDArray[np.intp]:
-    """Return at most `limit` evenly spaced indices into a sequence of `length`, first and last included."""
-    return np.unique(np.linspace(0, length - 1, min(length, limit)).round()).astype(np.intp)
+def axes_of(rounds: pd.DataFrame) -> dict[str, str]:
+    """Return the x axes that say something, column to label: those with a value that is not zero.
 
-
-def numbers(column: Any) -> NDArray[np.float64]:
-    """Return a column as float64, null as NaN."""
-    return np.asarray(pd.to_numeric(column), dtype=np.float64)
-
-
-def finite(column: Any) -> NDArray[np.float64]:
-    """Return the finite values of a column."""
-    values = numbers(column)
-    return values[np.isfinite(values)]
+    Exchanges are left out where each round is one.
+    """
+    axes = {"round": X_AXES["round"]}
+    for column, label in X_AXES.items():
+        if column in rounds.columns and finite(rounds[column]).any():
+            axes[column] = label
+    if "exchange" in axes and not _exchanges_differ(rounds):
+        del axes["exchange"]
+    return axes
 
 
 def style(index: int) -> dict[str, Any]:
@@ -126,9 +151,9 @@ def require_columns(rounds: pd.DataFrame, *columns: str) -> None:
 
 def base_figure(x_title: str) -> go.Figure:
     """Return an empty figure with the look that all figures of the report share."""
-    figure = go.Figure()
+    # Without a template: the page brings its own colours, and to copy one costs more than to draw.
+    figure = go.Figure(layout={"template": "none"})
     figure.update_layout(
-        template="plotly_white",
         height=440,
         margin={"l": 60, "r": 16, "t": 36, "b": 56},
         hovermode="closest",
@@ -148,30 +173,23 @@ def base_figure(x_title: str) -> go.Figure:
     return figure
 
 
-def _curves(rounds: pd.DataFrame, value: str, x: str, energy_unit: str | None) -> go.Figure:
-    given, x = x, SHORT_NAMES.get(x, x)
-    if x not in X_AXES:
-        raise ValueError(f"x: got {given!r}, expected one of {', '.join([*X_AXES, *SHORT_NAMES])}")
-    require_columns(rounds, "variant", "seed", "round", value, x)
-    unit = f" ({plain(energy_unit)})" if energy_unit and x.startswith("energy") else ""
-    figure = base_figure(X_AXES[x] + unit)
-    for index, (name, rows) in enumerate(rounds.groupby("variant", sort=False)):
-        curve = mean_over_seeds(rows, value, x)
-        if len(curve):
-            curve = curve.iloc[thin(len(curve), MAX_POINTS)]
-            _add_curve(figure, str(name), curve, style(index))
-    return figure
+def _exchanges_differ(rounds: pd.DataFrame) -> bool:
+    exchange, number = numbers(rounds["exchange"]), numbers(rounds["round"])
+    known = np.isfinite(exchange)
+    return bool((exchange[known] != number[known]).any())
 
 
 def _add_curve(figure: go.Figure, name: str, curve: pd.DataFrame, line: dict[str, Any]) -> None:
     banded = curve[curve["seeds"] > 1]
     if len(banded):
-        figure.add_trace(_band(name, banded, line["color"]))
+        figure.add_traces(_band(name, banded, line["color"]))
+    # float32 has digits to spare for the height of a point and halves the page.
+    details = curve[["round", "half_width", "seeds"]].fillna(0.0).to_numpy(np.float32)
     figure.add_trace(
         go.Scatter(
             x=curve["x"].to_numpy(),
-            y=curve["mean"].to_numpy(),
-            customdata=curve[["round", "std", "seeds"]].fillna(0.0).to_numpy(),
+            y=curve["mean"].to_numpy(np.float32),
+            customdata=details,
             name=plain(name),
             legendgroup=name,
             mode="lines+markers" if len(curve) <= MARKED_POINTS else "lines",
@@ -182,17 +200,23 @@ def _add_curve(figure: go.Figure, name: str, curve: pd.DataFrame, line: dict[str
     )
 
 
-def _band(name: str, curve: pd.DataFrame, color: str) -> go.Scatter:
-    x, mean, std = (curve[column].to_numpy() for column in ("x", "mean", "std"))
-    return go.Scatter(
-        x=np.concatenate([x, x[::-1]]),
-        y=np.concatenate([mean + std, (mean - std)[::-1]]),
-        fill="toself",
-        fillcolor=color,
-        opacity=0.2,
-        mode="none",
-        hoverinfo="skip",
-        showlegend=False,
-        legendgroup=name,
-        name=f"{plain(name)} ± 1 std",
-    )
+def _band(name: str, curve: pd.DataFrame, color: str) -> list[go.Scatter]:
+    """Return the band's lower edge and, filled down to it, the upper one."""
+    x, mean, width = (curve[column].to_numpy() for column in ("x", "mean", "half_width"))
+    shared = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    shared["legendgroup"] = name
+    return [
+        go.Scatter(y=(mean - width).astype(np.float32), name=f"{plain(name)}, low", **shared),
+        go.Scatter(
+            y=(mean + width).astype(np.float32),
+            name=f"{plain(name)}, high",
+            fill="tonexty",
+            fillcolor=_faint(color),
+            **shared,
+        ),
+    ]
+
+
+def _faint(color: str) -> str:
+    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.2)"

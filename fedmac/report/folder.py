@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,32 @@ import numpy as np
 import pandas as pd
 
 KEYS = ("variant", "seed", "round")
-METRICS = ("test_accuracy", "test_loss", "train_loss", "participants")
-COSTS = ("channel_uses", "energy_j_per_device_mean", "energy_j_per_device_max", "air_time_s", "wall_s")
+SCORES = ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss")
+METRICS = (*SCORES, "train_loss", "participants", "exchange", "heard")
+COSTS = (
+    "channel_uses",
+    "bits_per_device_mean",
+    "energy_j_per_device_mean",
+    "energy_j_per_device_max",
+    "air_time_s",
+    "compute_s",
+    "clock_s",
+    "wall_s",
+)
+WALL = ("wall_train_s", "wall_uplink_s", "wall_evaluate_s")
 ERRORS = ("mse_measured", "mse_predicted")
-PER_DEVICE = ("devices", "gains", "amplitudes", "power_limit")
+PER_DEVICE = ("devices", "weights", "gains", "amplitudes", "energies", "power_limit")
 EVENTS = ("silent", "failures")
-NUMBERS = ("seed", "round", *METRICS, *COSTS, *ERRORS)
-COLUMNS = (*KEYS, *METRICS, *COSTS, *ERRORS, *PER_DEVICE, *EVENTS)
+NUMBERS = ("seed", "round", *METRICS, *COSTS, *WALL, *ERRORS)
+COLUMNS = (*KEYS, *METRICS, *COSTS, *WALL, *ERRORS, *PER_DEVICE, *EVENTS)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a part of the report comes from: a run folder's name, scenario text and environment."""
+    """Where a part of the report comes from: a run folder's name, scenario text and environment.
+
+    Of several runs joined, the name is the one before the slash in the names of its variants.
+    """
 
     path: Path
     name: str
@@ -82,14 +97,14 @@ def read_run(folder: Path) -> Record:
         notices.append("There is no summary.json: the run has not ended, and the table is made from its rounds.")
     elif summary.get("interrupted"):
         notices.append("The run was interrupted: figures hold for the rounds that were done.")
-    variants = _variants(summary, rounds)
+    scenario = folder / "scenario.toml"
+    text = scenario.read_text(encoding="utf-8", errors="replace") if scenario.is_file() else ""
+    variants = _variants(summary, rounds, text)
     rounds = _in_order(rounds, [variant["name"] for variant in variants])
     unlisted = [variant["name"] for variant in variants[len(summary.get("variants") or ()) :]]
     if summary and unlisted:
         notices.append(f"Not in summary.json, so summarised from their rounds: {', '.join(unlisted)}.")
     notices += _missing_rounds(variants, rounds)
-    scenario = folder / "scenario.toml"
-    text = scenario.read_text(encoding="utf-8", errors="replace") if scenario.is_file() else ""
     source = Source(folder, name, text, _read_object(folder / "environment.json"))
     return Record(name, variants, rounds, (source,), tuple(notices))
 
@@ -109,7 +124,9 @@ def join_runs(records: Sequence[Record]) -> Record:
         notices += [f"{label}: {notice}" for notice in record.notices]
     filled = [frame for frame in frames if len(frame)]
     rounds = pd.concat(filled, ignore_index=True) if filled else frames[0]
-    sources = tuple(source for record in records for source in record.sources)
+    sources = tuple(
+        replace(source, name=label) for label, record in zip(labels, records, strict=True) for source in record.sources
+    )
     return Record(", ".join(labels), tuple(variants), rounds, sources, tuple(notices))
 
 
@@ -179,17 +196,30 @@ def _frame(rows: list[dict[str, Any]], folder: Path) -> pd.DataFrame:
     return frame.drop_duplicates(list(KEYS), keep="last").sort_values(list(KEYS), kind="stable", ignore_index=True)
 
 
-def _variants(summary: Mapping[str, Any], rounds: pd.DataFrame) -> tuple[Mapping[str, Any], ...]:
+def _variants(summary: Mapping[str, Any], rounds: pd.DataFrame, scenario: str) -> tuple[Mapping[str, Any], ...]:
     listed = [dict(variant) for variant in summary.get("variants") or ()]
     known = {str(variant.get("name")) for variant in listed}
     for variant in listed:
         variant["name"] = str(variant.get("name"))
-    units = {variant.get("units") for variant in listed}
-    shared = {"units": units.pop()} if len(units) == 1 else {}
     for name, rows in rounds.groupby("variant", sort=False):
         if str(name) not in known:
-            listed.append(summarise(str(name), rows) | shared)
+            listed.append(summarise(str(name), rows) | _settings(scenario, str(name)))
     return tuple(listed)
+
+
+def _settings(scenario: str, name: str) -> dict[str, Any]:
+    """Return what a summary also says of a variant, from the scenario: its unit of energy and its devices."""
+    try:
+        content = tomllib.loads(scenario)
+    except tomllib.TOMLDecodeError:
+        return {}
+    own: Mapping[str, Any] = next(
+        (variant for variant in content.get("variants", ()) if variant.get("name") == name), {}
+    )
+    asked = {"units": ("channel", "units"), "devices": ("data", "devices")}
+    found = {key: (own.get(table) or {}).get(field) for key, (table, field) in asked.items()}
+    shared = {key: (content.get(table) or {}).get(field) for key, (table, field) in asked.items()}
+    return {key: value for key in asked if (value := found[key] or shared[key]) is not None}
 
 
 def _in_order(rounds: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -206,10 +236,11 @@ def summarise(name: str, rows: pd.DataFrame) -> dict[str, Any]:
         "rounds": int(rows["round"].max()),
         "seeds": [int(seed) for seed in last.index],
     }
-    for key in ("test_accuracy", "test_loss"):
-        row[key] = float(last[key].mean())
-        row[f"{key}_std"] = float(last[key].std()) if len(last) > 1 else None
-    return row | {key: float(last[key].mean()) for key in COSTS}
+    for key in SCORES:
+        if last[key].notna().any():
+            row[key] = float(last[key].mean())
+            row[f"{key}_std"] = float(last[key].std()) if len(last) > 1 else None
+    return row | {key: float(last[key].mean()) for key in COSTS if last[key].notna().any()}
 
 
 def _missing_rounds(variants: Sequence[Mapping[str, Any]], rounds: pd.DataFrame) -> list[str]:

@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from fedmac.report.over_seeds import half_width, welch_p
+
 Variant = Mapping[str, Any]
 ABSENT = "\N{EN DASH}"
+MAX_NAMED = 8  # variants in a sentence
 UNITS = {"physical": "J", "normalised": "normalised"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the verdict table: its key in the summary, heading, one sentence, and how a value reads."""
+    """A column of the verdict table: its key in the summary, heading, one sentence, and how a value reads.
+
+    `spread` says that the value has a confidence interval.
+    """
 
     key: str
     heading: str
@@ -69,7 +75,11 @@ COLUMNS = (
         "Transmit energy of the device that spent most.",
         quantity,
     ),
+    Column("bits_per_device_mean", "bits per device", "Bits on control channel or digital link, mean.", quantity),
     Column("air_time_s", "air time (s)", "Simulated seconds for which the channel was occupied.", quantity),
+    Column(
+        "clock_s", "clock (s)", "Air time plus, for each exchange, the seconds its slowest device computed.", quantity
+    ),
     Column("wall_s", "wall time (s)", "Seconds the simulation itself took on this machine.", quantity),
 )
 
@@ -86,15 +96,31 @@ def number(variant: Variant, key: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
+def leading_score(variants: Sequence[Variant]) -> Column:
+    """Return the score that variants are ranked by: test accuracy, or validation where no test was made."""
+    tested = any(number(variant, "test_accuracy") is not None for variant in variants)
+    validated = any(number(variant, "validation_accuracy") is not None for variant in variants)
+    return COLUMNS[1] if validated and not tested else COLUMNS[0]
+
+
+def leader_of(variants: Sequence[Variant]) -> Variant | None:
+    """Return the variant of the highest finite score, the first of equals; None if none has one."""
+    key = leading_score(variants).key
+    scored = [(value, variant) for variant in variants if _finite(value := number(variant, key))]
+    return max(scored, key=lambda pair: pair[0] or 0.0)[1] if scored else None
+
+
 def verdict_table(variants: Sequence[Variant]) -> str:
     """Return the table, with its columns' notes, as HTML; columns that no variant fills are left out."""
-    columns = [column for column in COLUMNS if any(number(variant, column.key) is not None for variant in variants)]
+    columns = [column for column in COLUMNS if _filled(variants, column)]
     shared = energy_unit(variants)
     heads = "".join(f'<th scope="col">{escape(_heading(column, shared))}</th>' for column in columns)
     body = "".join(_row(variant, columns, shared is None) for variant in variants)
     notes = "".join(_note(column.heading, column.note) for column in columns)
     if any(column.key.startswith("energy") for column in columns):
         notes += _note("unit of energy", _unit_note(variants))
+    if any(_several_seeds(variant) for variant in variants):
+        notes += _note("±", "Half width of the 95 % confidence interval of the mean over seeds (Student's t).")
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Verdict table"><table class="verdict">'
         f'<thead><tr><th scope="col">variant</th><th scope="col">seeds</th>{heads}</tr></thead>'
@@ -104,40 +130,77 @@ def verdict_table(variants: Sequence[Variant]) -> str:
 
 def verdict_sentences(variants: Sequence[Variant]) -> list[str]:
     """Say in words who leads, who cannot be told apart from the leader, and whether the costs were equal."""
-    scored = [(value, variant) for variant in variants if _finite(value := number(variant, "test_accuracy"))]
-    if len(scored) < 2:
+    score_column, leader = leading_score(variants), leader_of(variants)
+    scored = [variant for variant in variants if _finite(number(variant, score_column.key))]
+    if leader is None or len(scored) < 2:
         return []
-    top, leader = max(scored, key=lambda pair: pair[0] or 0.0)
-    assert top is not None
-    sentence = f"Highest test accuracy: {leader['name']}, {_cell(leader, COLUMNS[0])}."
-    close = [v["name"] for value, v in scored if v is not leader and top - (value or 0.0) <= _spread(leader, v)]
+    sentence = f"Highest {score_column.heading}: {leader['name']}, {cell(leader, score_column)}."
+    others = [variant for variant in scored if variant is not leader]
+    close = [str(variant["name"]) for variant in others if _same(leader, variant, score_column.key)]
     if close:
-        sentence += f" Within one standard deviation of it: {', '.join(close)}."
-    elif all(_spread(leader, variant) == 0.0 for _, variant in scored):
-        sentence += " One seed does not tell a small difference from chance: run with several."
-    costs = [_cost_sentence(variants, key, name) for key, name in _COMPARED]
+        sentence += f" Not told apart from it at 95 % confidence (Welch's t): {_listed(close)}."
+    if not all(_several_seeds(variant) for variant in scored):
+        sentence += " One seed does not tell a small difference from chance: run with several (--seeds 5)."
+    costs = [cost_sentence(variants, key, name) for key, name in COMPARED]
     return [sentence, " ".join(cost for cost in costs if cost)]
 
 
-_COMPARED = (("channel_uses", "channel uses"), ("energy_j_per_device_mean", "mean energy per device"))
+COMPARED = (("channel_uses", "channel uses"), ("energy_j_per_device_mean", "mean energy per device"))
 
 
-def _cost_sentence(variants: Sequence[Variant], key: str, name: str) -> str:
+EQUAL = 0.02  # costs that differ by no more are equal: about the grain in which a budget is spent
+
+
+def costs_equal(variants: Sequence[Variant], key: str) -> bool | None:
+    """Return whether all variants spent the same within 2 %; None where that cannot be said."""
+    spent = [value for variant in variants if _finite(value := number(variant, key)) and value is not None]
+    if len(spent) < len(variants) or (key.startswith("energy") and energy_unit(variants) is None):
+        return None
+    return max(spent) - min(spent) <= EQUAL * max(spent)
+
+
+def cost_sentence(variants: Sequence[Variant], key: str, name: str) -> str:
+    """Say between which figures a cost lies; empty where a variant does not have it."""
     spent = [value for variant in variants if _finite(value := number(variant, key)) and value is not None]
     if len(spent) < len(variants):
         return ""
-    if key.startswith("energy") and energy_unit(variants) is None:
+    equal = costs_equal(variants, key)
+    if equal is None:
         return "Energies are in different units and do not compare."
-    low, high = min(spent), max(spent)
-    # One per cent: less than one round of a hundred, the grain in which a budget is spent.
-    if high - low <= 0.01 * high:
-        return f"At equal {name}: {quantity(high)}."
-    return f"Not at equal {name}: from {quantity(low)} to {quantity(high)}."
+    if equal:
+        return f"At equal {name}: {quantity(max(spent))}."
+    return f"Not at equal {name}: from {quantity(min(spent))} to {quantity(max(spent))}."
 
 
-def _spread(first: Variant, second: Variant) -> float:
-    values = (number(first, "test_accuracy_std"), number(second, "test_accuracy_std"))
-    return max((value for value in values if value is not None and math.isfinite(value)), default=0.0)
+def _listed(names: Sequence[str]) -> str:
+    """Write at most ``MAX_NAMED`` names; the table has all."""
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
+
+
+def _same(first: Variant, second: Variant, key: str) -> bool:
+    """Whether Welch's t test finds no difference at 5 %; one seed each allows no test."""
+    if not (_several_seeds(first) and _several_seeds(second)):
+        return False
+    mean, std, other, other_std = (
+        number(variant, column) or 0.0 for variant in (first, second) for column in (key, f"{key}_std")
+    )
+    return welch_p(mean, std, _seeds(first), other, other_std, _seeds(second)) > 0.05
+
+
+def _seeds(variant: Variant) -> int:
+    seeds = variant.get("seeds")
+    return len(seeds) if isinstance(seeds, list) else 1
+
+
+def _several_seeds(variant: Variant) -> bool:
+    return _seeds(variant) > 1
+
+
+def _filled(variants: Sequence[Variant], column: Column) -> bool:
+    values = [number(variant, column.key) for variant in variants]
+    # A digital link's column says nothing where no bit was sent.
+    return any(values) if column.key.startswith("bits") else any(value is not None for value in values)
 
 
 def _finite(value: float | None) -> bool:
@@ -153,7 +216,7 @@ def _row(variant: Variant, columns: Sequence[Column], show_unit: bool) -> str:
     cells = [str(len(seeds)) if isinstance(seeds, list) else ABSENT]
     for column in columns:
         unit = UNITS.get(str(variant.get("units")), "") if column.key.startswith("energy") and show_unit else ""
-        cells.append(f"{_cell(variant, column)} {unit}".strip())
+        cells.append(f"{cell(variant, column)} {unit}".strip())
     return (
         f'<tr><th scope="row">{escape(str(variant["name"]))}</th>'
         + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
@@ -161,18 +224,17 @@ def _row(variant: Variant, columns: Sequence[Column], show_unit: bool) -> str:
     )
 
 
-def _cell(variant: Variant, column: Column) -> str:
+def cell(variant: Variant, column: Column) -> str:
+    """Return a variant's figure in a column as text, with its 95 % confidence where it has several seeds."""
     value = number(variant, column.key)
     if value is None:
         return ABSENT
     if not math.isfinite(value):
         return "not finite"
-    spread = number(variant, f"{column.key}_std") if column.spread else None
-    seeds = variant.get("seeds")
-    several = not isinstance(seeds, list) or len(seeds) > 1
-    if not several or spread is None or not math.isfinite(spread):
+    deviation = number(variant, f"{column.key}_std") if column.spread else None
+    if deviation is None or not math.isfinite(deviation) or not _several_seeds(variant):
         return column.text(value)
-    return f"{column.text(value)} ± {column.text(spread)}"
+    return f"{column.text(value)} ± {column.text(float(half_width(deviation, _seeds(variant))))}"
 
 
 def _note(term: str, text: str) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
-from html import escape
+from html import escape, unescape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
 from fedmac.report import write_report
+from fedmac.report.folder import read_run
+from fedmac.report.page import render_page
 from tests.fedmac.synthetic_runs import NASTY, run_rows, write_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -45,10 +51,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(write_run(tmp_path_factory.mktemp("run"), variants))
 
 
-def opened(page: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
-    """Open a page from disk; return its DOM after its scripts ran, and what it wrote to the console."""
+def opened(page: Path | str, profile: Path, *flags: str) -> tuple[str, list[str]]:
+    """Open a page; return its DOM after its scripts ran, and what it wrote to the console."""
     assert CHROMIUM is not None
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()]
+    address = page.as_uri() if isinstance(page, Path) else page
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
@@ -62,44 +69,85 @@ def plots(dom: str) -> dict[str, tuple[int, list[int]]]:
     return found
 
 
+def with_script(page: Path, script: str, folder: Path) -> Path:
+    """A copy of the page that runs a script of the test's after its own."""
+    copy = folder / "scripted.html"
+    html = page.read_text(encoding="utf-8")
+    copy.write_text(html.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    return copy
+
+
+def titled(dom: str) -> Any:
+    """What a script left in the page's title, as JSON."""
+    title = re.search(r"<title>(.*?)</title>", dom, re.S)
+    assert title is not None
+    return json.loads(unescape(title.group(1)))
+
+
 def test_page_loads_without_console_errors_and_has_the_runs_points(report: Path, tmp_path: Path) -> None:
     dom, console = opened(report, tmp_path, "--window-size=1600,1200")
     assert console == []
     assert plots(dom) == {
         "accuracy": (0, [41, 41, 3]),
         "loss": (0, [41, 41, 3]),
+        "training-loss": (0, [40, 40, 2]),
         "error": (0, [40, 40, 2, 2]),
         "power": (0, [8 * 40]),
         "gains": (0, [8 * 40]),
         "silence": (0, [40, 40]),
+        "devices": (0, [8, 8, 8]),
+        "clock": (0, [3, 3]),
     }
     assert 'data-title="Zoom"' in dom
     assert 'data-title="Share' not in dom, "plotly's button that sends the data to its makers is off"
 
 
-def test_choosing_an_axis_or_a_variant_redraws_the_plot(report: Path, tmp_path: Path) -> None:
-    clicks = "".join(
-        f"document.querySelector('#{plot} input[value=\"{view}\"]').click();"
-        for plot, view in (("accuracy", 2), ("power", 1))
-    )
-    page = tmp_path / "clicked.html"
-    html = report.read_text(encoding="utf-8")
-    page.write_text(html.replace("</body>", f"<script>{clicks}</script></body>"), encoding="utf-8")
-    dom, console = opened(page, tmp_path / "profile")
+def test_every_view_of_every_plot_can_be_chosen_and_has_its_traces(report: Path, tmp_path: Path) -> None:
+    script = """
+    (async () => {
+      const said = {};
+      for (const figure of document.querySelectorAll("figure.plot")) {
+        said[figure.id] = [];
+        for (const input of figure.querySelectorAll(".choice input")) {
+          input.click();
+          while (figure.dataset.view !== input.value) { await new Promise((done) => setTimeout(done, 20)); }
+          const axis = figure.querySelector(".xtitle");
+          said[figure.id].push([axis ? axis.textContent : "", figure.dataset.points]);
+        }
+      }
+      document.title = JSON.stringify(said);
+    })();"""
+    dom, console = opened(with_script(report, script, tmp_path), tmp_path / "profile")
     assert console == []
-    assert plots(dom)["accuracy"] == (2, [41, 41, 3])
-    assert plots(dom)["power"] == (1, [8 * 2])
-    assert "energy per device (normalised)" in dom
+    said = titled(dom)
+    costs = ["round", "channel uses", "bits per device", "energy per device (normalised)", "air time (s)"]
+    costs += ["clock (s)", "wall time (s)"]
+    assert [axis for axis, _ in said["accuracy"]] == costs
+    assert {points for _, points in said["accuracy"]} == {"41 41 3"}
+    assert {points for _, points in said["training-loss"]} == {"40 40 2"}
+    assert [points for _, points in said["power"]] == ["320", "16"]
+    assert [points for _, points in said["gains"]] == ["320", "16"]
+    assert [points for _, points in said["devices"]] == ["8 8 8", "8 8 8 8", "8 8 8 8"]
+    assert said["clock"] == [["simulated time (s)", "3 3"], ["wall time (s)", "3 3 3 3"]]
+    assert said["error"] == said["silence"] == [], "a plot of one view has nothing to choose"
 
 
 @pytest.mark.parametrize("width", [400, 1600])
-def test_page_never_scrolls_sideways(report: Path, tmp_path: Path, width: int) -> None:
+def test_nothing_sticks_out_of_the_page(report: Path, tmp_path: Path, width: int) -> None:
     # A frame is as narrow as asked; a headless window is at least 500 pixels wide.
     host = tmp_path / "host.html"
-    measure = (
-        "onload = () => { const root = document.querySelector('iframe').contentDocument.documentElement;"
-        " document.title = `${root.clientWidth} ${root.scrollWidth}`; }"
-    )
+    measure = """
+    onload = () => setTimeout(() => {
+      const page = document.querySelector("iframe").contentDocument, root = page.documentElement, out = [];
+      for (const part of page.querySelectorAll("section, .cards > div, figure, .canvas, .main-svg, details, .choice")) {
+        const box = part.getBoundingClientRect();
+        const name = `${part.tagName} ${part.className.baseVal ?? part.className} ${box.left} ${box.right}`;
+        if (box.left < 0 || box.right > root.clientWidth + 0.5) { out.push(name); }
+        if (part.matches(".cards > div") && part.scrollWidth > part.clientWidth) { out.push(`${name} overflows`); }
+      }
+      const cards = page.querySelectorAll(".cards > div").length;
+      document.title = JSON.stringify([root.clientWidth, root.scrollWidth, cards, out]);
+    }, 2000);"""
     frame = escape(report.read_text(encoding="utf-8"))
     host.write_text(
         f'<meta charset="utf-8"><title></title><script>{measure}</script>'
@@ -108,9 +156,80 @@ def test_page_never_scrolls_sideways(report: Path, tmp_path: Path, width: int) -
     )
     dom, console = opened(host, tmp_path / "profile", "--window-size=1700,1000")
     assert console == []
-    title = re.search(r"<title>(\d+) (\d+)</title>", dom)
-    assert title is not None
-    client, scroll = map(int, title.groups())
+    client, scroll, cards, sticking_out = titled(dom)
     # The vertical scroll bar takes up to 20 pixels of the frame.
     assert width - 20 <= client <= width
     assert scroll <= client
+    assert cards == 6, "the leader, an ideal link, has no error to compare with theory"
+    assert sticking_out == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "paper", "ink"),
+    [
+        ((), "rgb(255, 255, 255)", "rgb(28, 33, 38)"),
+        (("--blink-settings=preferredColorScheme=0",), "rgb(20, 24, 28)", "rgb(231, 235, 238)"),
+    ],
+    ids=["light", "dark"],
+)
+def test_page_and_plots_follow_the_readers_light_or_dark(
+    report: Path, tmp_path: Path, flags: tuple[str, ...], paper: str, ink: str
+) -> None:
+    script = """setTimeout(() => {
+      const tick = document.querySelector("#accuracy .xtick text, #accuracy .x5tick text");
+      document.title = JSON.stringify([getComputedStyle(document.body).backgroundColor, getComputedStyle(tick).fill]);
+    }, 1500);"""
+    dom, console = opened(with_script(report, script, tmp_path), tmp_path / "profile", *flags)
+    assert console == []
+    assert titled(dom) == [paper, ink]
+
+
+def test_page_works_from_disk_without_a_network(report: Path, tmp_path: Path) -> None:
+    script = """setTimeout(() => {
+      document.title = JSON.stringify(performance.getEntriesByType("resource").map((entry) => entry.name));
+    }, 1500);"""
+    page = with_script(report, script, tmp_path)
+    dom, console = opened(
+        page, tmp_path / "profile", "--proxy-server=127.0.0.1:9", "--host-resolver-rules=MAP * ~NOTFOUND"
+    )
+    assert console == []
+    assert [name for name in titled(dom) if not name.startswith("data:")] == [], "nothing was asked for"
+    assert plots(dom)["accuracy"] == (0, [41, 41, 3])
+
+
+def test_a_live_page_loads_again_when_the_record_has_changed_and_keeps_the_view(tmp_path: Path) -> None:
+    rows = run_rows("rlc", seeds=[0], rounds=6, devices=3)
+    folder = write_run(tmp_path / "run", [rows[:4]])
+    pages = 0
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            nonlocal pages
+            if self.path == "/version":
+                text, kind = json.dumps({"version": "second"}), "application/json"
+            else:
+                version = "second" if pages else "first"
+                pages += 1
+                html = render_page(read_run(folder), live="/version", version=version)
+                choose = "document.querySelector('#accuracy input[value=\"3\"]').click();" if version == "first" else ""
+                text, kind = html.replace("</body>", f"<script>{choose}</script></body>"), "text/html"
+                write_run(folder, [rows])
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            dom, console = opened(f"http://127.0.0.1:{server.server_port}/", tmp_path / "profile")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert console == []
+    assert pages == 2, "loaded once more, and not again while nothing changes"
+    assert plots(dom)["accuracy"] == (3, [7]), "the energy axis that was chosen, with the rounds that came since"

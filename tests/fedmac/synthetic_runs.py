@@ -9,6 +9,17 @@ from typing import Any
 
 import numpy as np
 
+COSTS = (
+    "channel_uses",
+    "bits_per_device_mean",
+    "energy_j_per_device_mean",
+    "energy_j_per_device_max",
+    "air_time_s",
+    "compute_s",
+    "clock_s",
+    "wall_s",
+)
+
 # A name that breaks a page which forgets to escape: HTML, a script's end, quotes, and plotly's own markup.
 NASTY = "a<b> & \"c\" </script><i>'d'</i> %{y}"
 
@@ -35,7 +46,9 @@ def run_rows(
                 "test_accuracy": best - (best - 0.1) * float(np.exp(-number / 15)) + 0.005 * generator.normal(),
                 "test_loss": 0.4 + 2.0 * float(np.exp(-number / 15)),
             }
-            rows.append(metrics if number == 0 else metrics | _air(generator, number, devices, fading, silent))
+            start = {"parameters": 7850, "training_examples": 100 * devices}
+            air = start if number == 0 else _air(generator, number, devices, fading, silent)
+            rows.append(metrics | air)
     return rows
 
 
@@ -43,13 +56,24 @@ def _air(generator: np.random.Generator, number: int, devices: int, fading: bool
     predicted = 0.1 + 1.0 / number
     row: dict[str, Any] = {
         "train_loss": 0.5 + 2.0 / number,
+        "exchange": number,
+        "heard": True,
         "participants": devices,
+        "devices": list(range(devices)),
+        "weights": [1.0 / devices] * devices,
+        "energies": [50.0] * devices,
         "silent": [0] if silent else [],
         "failures": [{"device": 1, "reason": f"NaN <in> & out of {NASTY}"}] if silent and number % 7 == 3 else [],
         "channel_uses": 785 * number,
         "energy_j_per_device_mean": 50.0 * number,
         "energy_j_per_device_max": 60.0 * number,
+        "bits_per_device_mean": 64.0 * number,
         "air_time_s": 7.85e-4 * number,
+        "compute_s": 2e-3 * number,
+        "clock_s": 2.785e-3 * number,
+        "wall_train_s": 0.005 * number,
+        "wall_uplink_s": 0.008 * number,
+        "wall_evaluate_s": 0.003 * number,
         "wall_s": 0.02 * number,
         "mse_measured": predicted * float(generator.uniform(0.8, 1.2)) if fading else None,
         "mse_predicted": predicted if fading else None,
@@ -59,12 +83,12 @@ def _air(generator: np.random.Generator, number: int, devices: int, fading: bool
         gains = generator.rayleigh(scale=0.7, size=devices)
         amplitudes = np.minimum(1.0, 0.5 / gains)
         row |= {
-            "devices": list(range(devices)),
             "gains": gains.tolist(),
             "amplitudes": amplitudes.tolist(),
             "power_limit": 1.0,
             "receive_scale": 0.5,
             "update_norms": [1.0] * devices,
+            "energies": (60.0 * amplitudes**2).tolist(),
         }
     return row
 
@@ -81,10 +105,9 @@ def summary_of(rows: Sequence[dict[str, Any]], **changes: Any) -> dict[str, Any]
         "test_accuracy_std": float(np.std(accuracies, ddof=1)) if len(last) > 1 else None,
         "test_loss": float(np.mean(losses)),
         "test_loss_std": float(np.std(losses, ddof=1)) if len(last) > 1 else None,
-        **{key: last[0].get(key, 0.0) for key in ("channel_uses", "air_time_s", "wall_s")},
-        **{key: last[0].get(key, 0.0) for key in ("energy_j_per_device_mean", "energy_j_per_device_max")},
+        **{key: last[0].get(key, 0.0) for key in COSTS},
         "units": "normalised",
-        "devices": 25,
+        "devices": last[0].get("participants", 25),
         "parameters": 7850,
         **changes,
     }
@@ -104,9 +127,10 @@ def write_run(
         "fedmac": "0.1.0",
         "engine": "local",
         "interrupted": False,
-        "variants": [summary_of(rows) for rows in lines if rows],
         **changes,
     }
+    if "variants" not in summary:
+        summary["variants"] = [summary_of(rows) for rows in lines if rows]
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     (folder / "scenario.toml").write_text('name = "a <scenario>"\nseed = 0\n', encoding="utf-8")
     environment = {

@@ -1,48 +1,26 @@
-"""The report: what it reads, what it says, and that nothing in a record can break the page."""
+"""The report page: what it reads, what it says, and that nothing in a record can break it."""
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from html import escape, unescape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from plotly.offline import get_plotlyjs
 
 from fedmac.report import write_report
-from fedmac.report.air_figures import error_figure, gain_figures, power_figures, silence_figure
-from fedmac.report.figures import MAX_POINTS, accuracy_figure, loss_figure, mean_over_seeds, thin
+from fedmac.report.figures import MAX_POINTS, accuracy_figure
 from fedmac.report.folder import read_run
-from fedmac.report.page import figure_section
-from fedmac.report.table import verdict_sentences, verdict_table
+from fedmac.report.page import document, figure_section
+from fedmac.report.setting import repeat_command
+from fedmac.report.table import verdict_table
+from tests.fedmac.report_pages import PLOTLY, REPORT, body, decoded, views
 from tests.fedmac.synthetic_runs import NASTY, run_rows, summary_of, write_run
-
-
-def body(page: Path) -> str:
-    """The page without plotly.js."""
-    return page.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
-
-
-def views(html: str, identifier: str) -> list[dict[str, Any]]:
-    """The views of one plot, as the page's script reads them."""
-    found = re.search(rf'id="{identifier}".*?<script type="application/json">(.*?)</script>', html, re.S)
-    assert found is not None, f"the page has no plot {identifier}"
-    parsed: list[dict[str, Any]] = json.loads(found.group(1))
-    return parsed
-
-
-def decoded(value: Any) -> np.ndarray[Any, Any]:
-    """An array of a plotly figure written as JSON."""
-    if isinstance(value, dict):
-        return np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
-    return np.asarray(value)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +35,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_plotly_is_inlined_once_and_nothing_is_requested(page: Path) -> None:
     assert page.name == "report.html"
-    assert page.read_text(encoding="utf-8").count(get_plotlyjs()) == 1
+    assert page.read_text(encoding="utf-8").count(PLOTLY) == 1
     html = body(page)
     assert not re.search(r"https?://", html)
     assert not re.search(r"""(?:src|href)=["'](?!data:)""", html)
@@ -77,135 +55,68 @@ def test_text_of_a_record_is_escaped_everywhere(page: Path) -> None:
     assert escape(NASTY, quote=False) in names
 
 
-def test_curves_are_the_means_over_seeds_with_a_band_of_one_std(page: Path) -> None:
-    rows = pd.DataFrame(run_rows("rlc", seeds=range(3), rounds=30, devices=6, silent=True))
-    groups = rows.groupby("round")["test_accuracy"]
-    traces = {trace["name"]: trace for trace in views(body(page), "accuracy")[0]["data"]}
-    np.testing.assert_allclose(decoded(traces["rlc"]["y"]), groups.mean())
-    upper = decoded(traces["rlc ± 1 std"]["y"])[:31]
-    np.testing.assert_allclose(upper, groups.mean() + groups.std())
-    assert escape(NASTY, quote=False) + " ± 1 std" not in traces, "one seed has no band"
-
-
-def test_accuracy_is_drawn_against_rounds_and_each_cost(page: Path) -> None:
-    for plot in ("accuracy", "loss"):
-        titles = [view["layout"]["xaxis"]["title"]["text"] for view in views(body(page), plot)]
-        assert titles == ["round", "channel uses", "energy per device (normalised)", "air time (s)"]
-    uses = next(trace for trace in views(body(page), "accuracy")[1]["data"] if trace["name"] == "rlc")
-    np.testing.assert_array_equal(decoded(uses["x"]), 785 * np.arange(31))
-
-
-def test_every_figure_has_a_sentence(page: Path) -> None:
-    captions = re.findall(r"<figcaption>(.*?)</figcaption>", body(page))
-    assert len(captions) == 6
+def test_every_figure_says_what_it_shows_in_words(page: Path) -> None:
+    html = body(page)
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html)
+    assert len(captions) == 9
     assert all(caption.endswith(".") for caption in captions)
+    labels = re.findall(r'class="canvas" role="img" aria-label="([^"]*)"', html)
+    assert len(labels) == 9
+    assert labels[0].startswith("Test accuracy. Last test accuracy: ideal 0.")
+    assert "Test accuracy in numbers" in html
 
 
-def test_air_figures_are_left_out_for_variants_without_an_air(page: Path) -> None:
-    for plot, count in (("power", 2), ("gains", 2)):
-        assert len(views(body(page), plot)) == count
-    assert {trace["legendgroup"] for trace in views(body(page), "error")[0]["data"]} == {"rlc", NASTY}
+def test_an_older_record_without_clock_devices_and_bits_still_makes_a_page(tmp_path: Path) -> None:
+    new = ("bits_per_device_mean", "compute_s", "clock_s", "energies", "heard", "exchange", "weights")
+    dropped = (*new, "wall_train_s", "wall_uplink_s", "wall_evaluate_s", "training_examples")
+    rows = run_rows("v", seeds=[0], rounds=5, devices=3)
+    older = [{key: value for key, value in row.items() if key not in dropped} for row in rows]
+    html = body(write_report(write_run(tmp_path, [older])))
+    assert len(views(html, "accuracy")) == 5
+    assert [trace["name"] for trace in views(html, "clock")[0]["data"]] == ["on air"]
+    assert [trace["name"] for trace in views(html, "devices")[0]["data"]] == ["heard", "gain_db"]
 
 
-def test_verdict_names_the_ties_and_unequal_costs() -> None:
-    common = {"rounds": 9, "seeds": [0, 1], "energy_j_per_device_mean": 5.0, "units": "physical"}
-    variants = [
-        {"name": "a", "test_accuracy": 0.900, "test_accuracy_std": 0.01, "channel_uses": 100, **common},
-        {"name": "b", "test_accuracy": 0.895, "test_accuracy_std": 0.01, "channel_uses": 100, **common},
-        {"name": "c", "test_accuracy": 0.700, "test_accuracy_std": 0.01, "channel_uses": 200, **common},
-    ]
-    leader, costs = verdict_sentences(variants)
-    assert leader == "Highest test accuracy: a, 0.900 ± 0.010. Within one standard deviation of it: b."
-    assert costs == "Not at equal channel uses: from 100 to 200. At equal mean energy per device: 5."
+def test_the_command_that_repeats_a_run_names_its_seeds() -> None:
+    assert repeat_command([{"seeds": [3, 4]}, {"seeds": [3, 4]}]) == "fedmac run scenario.toml --seed 3 --seeds 2"
+    assert repeat_command([{"seeds": [3, 4]}, {"seeds": [3]}]) == "fedmac run scenario.toml"
+    assert repeat_command([]) == "fedmac run scenario.toml"
 
 
-def test_table_gives_the_unit_of_energy_per_row_where_units_differ() -> None:
-    rows = [
-        {"name": "a", "energy_j_per_device_mean": 5.0, "units": "physical"},
-        {"name": "b", "energy_j_per_device_mean": 7.0, "units": "normalised"},
-    ]
-    assert "energy per device, mean (J)" in verdict_table(rows[:1])
-    both = verdict_table(rows)
-    assert "<td>5 J</td>" in both
-    assert "<td>7 normalised</td>" in both
+def test_only_a_live_page_may_ask_its_server() -> None:
+    still = document("a <title>", "facts", ["careful & slow"], ["<section></section>", ""])
+    assert "connect-src" not in still
+    assert "a &lt;title&gt;" in still
+    assert "careful &amp; slow" in still
+    live = document("t", "f", [], [], live="/version/</script>", version="1")
+    assert "connect-src 'self'" in live
+    assert '{"path":"/version/\\u003c/script\\u003e","version":"1"}' in live
+    assert live.replace(PLOTLY, "").count("<script") == live.replace(PLOTLY, "").count("</script>")
 
 
-def test_table_shows_diverged_and_absent_figures_as_such() -> None:
-    table = verdict_table([{"name": "a", "test_accuracy": float("nan")}, {"name": "b", "test_accuracy": None}])
-    assert "not finite" in table
-    assert "<td>\N{EN DASH}</td>" in table
+def contrast(first: str, second: str) -> float:
+    """WCAG 2.2's contrast ratio of two colours ``#rrggbb``."""
+
+    def luminance(colour: str) -> float:
+        channels = np.array([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    low, high = sorted([luminance(first), luminance(second)])
+    return (high + 0.05) / (low + 0.05)
 
 
-def test_power_is_a_share_of_the_limit_and_devices_keep_their_row() -> None:
-    rows = pd.DataFrame(
-        {
-            "variant": ["v", "v"],
-            "seed": [0.0, 0.0],
-            "round": [1.0, 2.0],
-            "devices": [np.array([3.0, 7.0]), np.array([7.0])],
-            "amplitudes": [np.array([1.0, 2.0]), np.array([0.0])],
-            "power_limit": [np.array([4.0, 4.0]), 4.0],
-            "gains": [np.array([1.0, 0.1]), np.array([0.0])],
-        }
-    )
-    heat = power_figures(rows)["v"].data[0]
-    assert list(heat.y) == ["3", "7"]
-    np.testing.assert_allclose(heat.z, [[0.25, np.nan], [1.0, 0.0]])
-    np.testing.assert_allclose(gain_figures(rows)["v"].data[0].z, [[0.0, np.nan], [-20.0, np.nan]], atol=1e-5)
-
-
-def test_error_figure_leaves_out_what_a_log_axis_cannot_show() -> None:
-    rows = pd.DataFrame(
-        {
-            "variant": "v",
-            "seed": 0,
-            "round": [1, 2, 3],
-            "mse_measured": [0.0, 2.0, None],
-            "mse_predicted": None,
-        }
-    )
-    (trace,) = error_figure(rows).data
-    assert list(trace.y) == [2.0]
-
-
-def test_silent_and_failed_devices_are_counted_by_round(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path, [run_rows("v", seeds=[0], rounds=4, devices=3, silent=True)]))
-    silent, failed = silence_figure(run.rounds).data
-    assert list(silent.y) == [1, 1, 1, 1]
-    assert list(failed.y) == [0, 0, 1, 0]
-
-
-def test_figures_for_notebooks_name_what_is_wrong() -> None:
-    rows = pd.DataFrame({"variant": ["v"], "seed": [0], "round": [1], "test_accuracy": [0.5]})
-    assert len(accuracy_figure(rows).data) == 1
-    with pytest.raises(ValueError, match=r"x: got 'rounds', expected one of round, channel_uses"):
-        accuracy_figure(rows, x="rounds")
-    with pytest.raises(ValueError, match="without channel_uses"):
-        accuracy_figure(rows, x="channel_uses")
-    energy = accuracy_figure(rows.assign(energy_j_per_device_mean=7.0), x="energy")
-    assert list(energy.data[0].x) == [7.0]
-
-
-def test_loss_that_spans_decades_is_drawn_on_a_log_axis() -> None:
-    rows = pd.DataFrame({"variant": "v", "seed": 0, "round": [0, 1, 2], "test_loss": [2.3, 1e5, float("inf")]})
-    figure = loss_figure(rows)
-    assert figure.layout.yaxis.type == "log"
-    assert list(figure.data[0].y) == [2.3, 1e5], "a loss that is not finite is a gap"
-
-
-def test_cost_before_training_is_zero() -> None:
-    rows = pd.DataFrame({"round": [0, 1], "channel_uses": [None, 785], "test_accuracy": [0.1, 0.5]})
-    assert list(mean_over_seeds(rows, "test_accuracy", "channel_uses")["x"]) == [0.0, 785.0]
-
-
-@settings(max_examples=50, deadline=None)
-@given(length=st.integers(1, 5000), limit=st.integers(2, 400))
-def test_thinning_keeps_the_ends_and_the_order(length: int, limit: int) -> None:
-    kept = thin(length, limit)
-    assert kept[0] == 0
-    assert kept[-1] == length - 1
-    assert len(kept) == min(length, limit)
-    assert (np.diff(kept) > 0).all()
+def test_text_has_enough_contrast_in_light_and_dark() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21.0)
+    roots = re.findall(r":root \{(.*?)\}", (REPORT / "template.html").read_text(encoding="utf-8"), re.S)
+    assert len(roots) == 2, "light and dark"
+    for root in roots:
+        colours = dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6})", root))
+        for ink in ("--ink", "--soft"):
+            for paper in ("--paper", "--card", "--notice"):
+                assert contrast(colours[ink], colours[paper]) >= 4.5, (ink, paper, root)
+        # The outline of what has the focus: WCAG asks 3 of what is no text.
+        assert contrast(colours["--accent"], colours["--paper"]) >= 3
 
 
 @settings(max_examples=25, deadline=None)
@@ -236,7 +147,17 @@ def test_an_interrupted_run_says_so_and_shows_what_it_has(tmp_path: Path) -> Non
     assert "was interrupted" in html
     assert f"{rows[-1]['test_accuracy']:.3f}" in html, "the table is made from the rounds"
     assert "summarised from their rounds: rlc." in html
-    assert len(views(html, "accuracy")) == 4
+    assert len(views(html, "accuracy")) == 7
+
+
+def test_a_run_that_has_not_ended_takes_units_and_devices_from_its_scenario(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, [run_rows(name, seeds=[0], rounds=2, devices=3) for name in ("a", "b")])
+    (folder / "summary.json").unlink()
+    (folder / "scenario.toml").write_text(
+        '[channel]\nunits = "physical"\n[data]\ndevices = 7\n[[variants]]\nname = "b"\ndata.devices = 9\n', "utf-8"
+    )
+    names = {v["name"]: (v["units"], v["devices"]) for v in read_run(folder).variants}
+    assert names == {"a": ("physical", 7), "b": ("physical", 9)}
 
 
 def test_a_variant_that_has_not_begun_is_named(tmp_path: Path) -> None:
@@ -308,17 +229,24 @@ def test_an_old_report_stays_whole_when_the_disk_is_full(tmp_path: Path, monkeyp
     assert not list(folder.glob("*.part")) + list(folder.glob(".*.part"))
 
 
-def test_a_large_run_makes_a_page_under_six_megabytes(tmp_path: Path) -> None:
-    first = run_rows("v0", seeds=[0], rounds=500, devices=100)
-    light = [{**row, "seed": 1, "gains": None, "amplitudes": None} for row in first]
-    text = (write_run(tmp_path, [first + light]) / "rounds.jsonl").read_text(encoding="utf-8")
-    (tmp_path / "rounds.jsonl").unlink()
-    for name in ("v0", "v1", "v2", "v3", "v4", "v5"):
-        (tmp_path / name).mkdir()
-        lines = text.replace('"variant": "v0"', f'"variant": "{name}"')
-        (tmp_path / name / "rounds.jsonl").write_text(lines, encoding="utf-8")
-    html = body(write_report(tmp_path))
-    assert len(html) < 6e6
-    assert len(views(html, "power")) == 6
-    line = next(trace for trace in views(html, "accuracy")[0]["data"] if trace["name"] == "v5")
+def test_a_large_run_makes_a_page_under_three_megabytes(tmp_path: Path) -> None:
+    variants = [
+        run_rows(name, seeds=seeds, rounds=500, devices=100, silent=True)
+        for name, seeds in (("rlc", range(2)), ("inversion", [0]))
+    ]
+    page = write_report(write_run(tmp_path, variants))
+    assert page.stat().st_size < 3e6
+    html = body(page)
+    line = next(trace for trace in views(html, "accuracy")[0]["data"] if trace["name"] == "inversion")
     assert len(decoded(line["y"])) == MAX_POINTS
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html)
+    assert sum("in the run folder" in caption for caption in captions) == 6, "curves, error and maps say what is drawn"
+
+
+def test_an_array_that_several_views_share_is_on_the_page_once() -> None:
+    rows = pd.DataFrame(run_rows("v", seeds=[0], rounds=30, devices=2))
+    figures = {x: accuracy_figure(rows, x=x) for x in ("round", "clock", "wall")}
+    html = figure_section("plot", "Plot", "Sentence.", figures)
+    y = json.dumps(figures["round"].to_dict()["data"][0]["y"]["bdata"])
+    assert html.count(y) == 1
+    assert [len(decoded(view["data"][0]["y"])) for view in views(html, "plot")] == [31, 31, 31]

@@ -1,0 +1,74 @@
+"""The last values of the curves, as a table under the plot and in words for who cannot see it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import pandas as pd
+
+from fedmac.report.over_seeds import mean_over_seeds
+from fedmac.report.table import score
+
+MAX_SPOKEN = 12  # variants that the words name
+
+
+@dataclass(frozen=True)
+class FinalValue:
+    """A variant's last mean over seeds and its best one, with the rounds they are of.
+
+    `half_width` is that of the 95 % confidence interval; NaN for one seed.
+    """
+
+    variant: str
+    round: int
+    mean: float
+    half_width: float
+    best: float
+    best_round: int
+
+
+def final_values(rounds: pd.DataFrame, value: str) -> list[FinalValue]:
+    """Return the last and best values of each variant that has any; the best of a loss is the lowest."""
+    finals = []
+    for name, own in rounds.groupby("variant", sort=False):
+        curve = mean_over_seeds(own, value)
+        if len(curve):
+            means, numbers = curve["mean"].to_numpy(), curve["round"].to_numpy()
+            best = int(means.argmin() if value.endswith("loss") else means.argmax())
+            width = float(curve["half_width"].to_numpy()[-1])
+            last = (int(numbers[-1]), float(means[-1]), width)
+            finals.append(FinalValue(str(name), *last, float(means[best]), int(numbers[best])))
+    return finals
+
+
+def final_values_text(finals: Sequence[FinalValue], what: str) -> str:
+    """Say the last values in a sentence; empty without any."""
+    said = [f"{final.variant} {_estimate(final)}" for final in finals[:MAX_SPOKEN]]
+    more = f", and {len(finals) - MAX_SPOKEN} more" if len(finals) > MAX_SPOKEN else ""
+    return f"Last {what}: {', '.join(said)}{more}." if said else ""
+
+
+def final_values_table(finals: Sequence[FinalValue], what: str) -> str:
+    """Return the values as a table that opens on demand, in HTML."""
+    if not finals:
+        return ""
+    title = escape(f"{what[0].upper()}{what[1:]} in numbers")
+    heads = "".join(f'<th scope="col">{word}</th>' for word in ("variant", "round", "last", "best", "in round"))
+    rows = "".join(
+        f'<tr><th scope="row">{escape(final.variant)}</th><td>{final.round:,}</td><td>{_estimate(final)}</td>'
+        f"<td>{score(final.best)}</td><td>{final.best_round:,}</td></tr>"
+        for final in finals
+    )
+    return (
+        f'<details><summary>{title}</summary><div class="scroll" tabindex="0" role="region" aria-label="{title}">'
+        f'<table class="numbers"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>'
+    )
+
+
+def _estimate(final: FinalValue) -> str:
+    if math.isfinite(final.half_width):
+        return f"{score(final.mean)} ± {score(final.half_width)}"
+    return score(final.mean)

@@ -1,0 +1,205 @@
+"""The sections of a run's report: verdict, learning, air, clock. Each figure says what it shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from fedmac.report.air_figures import (
+    MAX_MAP_DEVICES,
+    MAX_MAP_ROUNDS,
+    error_figure,
+    failure_reasons,
+    gain_figures,
+    power_figures,
+    silence_figure,
+)
+from fedmac.report.cards import error_ratio, verdict_cards
+from fedmac.report.clock_figures import clock_figures, clock_table
+from fedmac.report.figures import MAX_POINTS, axes_of, curve_figure
+from fedmac.report.final_values import final_values, final_values_table, final_values_text
+from fedmac.report.folder import Record
+from fedmac.report.over_seeds import finite
+from fedmac.report.plot import figure_section
+from fedmac.report.table import energy_unit, quantity, verdict_sentences, verdict_table
+
+MAX_REASONS = 20  # rows of the table of failures
+MEANINGS = {
+    "accuracy": "Share of {split} examples that the model classifies rightly",
+    "loss": "Mean loss of the model over the {split} examples",
+}
+
+
+def verdict_section(record: Record) -> str:
+    """Return cards, sentences and table."""
+    if not record.variants:
+        return "<section><h2>Verdict</h2><p>The record holds no variant yet.</p></section>"
+    sentences = "".join(f"<p>{escape(text)}</p>" for text in verdict_sentences(record.variants) if text)
+    return (
+        f"<section><h2>Verdict</h2>{verdict_cards(record)}{sentences}"
+        f"<h3>All figures after the last round</h3>{verdict_table(record.variants)}</section>"
+    )
+
+
+def learning_sections(record: Record) -> list[str]:
+    """Return a plot each of accuracy and loss (of the test, else of validation) and of the training loss."""
+    rounds = record.rounds
+    split = "test" if len(finite(rounds["test_accuracy"])) else "validation"
+    sections = [
+        _curves(record, what, f"{split}_{what}", MEANINGS[what].format(split=split)) for what in ("accuracy", "loss")
+    ]
+    training = "Mean loss over the devices' own rows while they train, before each step they take"
+    return [*sections, _curves(record, "training-loss", "train_loss", training)]
+
+
+def air_sections(record: Record) -> list[str]:
+    """Return the error of what was received, transmit power, channel gains and devices not heard."""
+    rounds = record.rounds
+    return [
+        figure_section(
+            "error",
+            "Error of the received mean",
+            "Squared distance between the mean update that was received and the ideal one, mean over seeds: solid as"
+            f" measured, dotted as theory predicts. Where the two agree, the air does what its formulas say."
+            f"{_thinned_points(rounds)}",
+            {"error": error_figure(rounds)},
+            summary=_error_in_words(record),
+        ),
+        _map(
+            record,
+            "power",
+            "Transmit power",
+            "Power of each device in each round as a share of its limit, first seed. Dark devices hold back or are"
+            " silent, bright ones send at their limit.",
+            power_figures(rounds),
+            "of the limit",
+        ),
+        _map(
+            record,
+            "gains",
+            "Channel gains",
+            "Magnitude of each device's channel in each round, in dB, first seed. Dark cells are fades.",
+            gain_figures(rounds),
+            "dB",
+        ),
+        _silence(rounds),
+    ]
+
+
+def clock_section(record: Record) -> str:
+    """Return where time went, simulated and real."""
+    table = clock_table(record.rounds)
+    return figure_section(
+        "clock",
+        "Where time went",
+        "Time after the last round, mean over seeds: on the simulated clock the devices compute (each exchange waits"
+        " for the slowest) and then send; this machine trained them, computed the uplink and evaluated the model."
+        " A bar is a variant, its parts add up.",
+        clock_figures(table) if len(table.columns) else {},
+        summary=_clock_in_words(table),
+    )
+
+
+def _curves(record: Record, identifier: str, column: str, meaning: str) -> str:
+    rounds, unit, name = record.rounds, energy_unit(record.variants), column.replace("_", " ")
+    name = name.replace("train ", "training ")
+    axes = axes_of(rounds)
+    values = final_values(rounds, column)
+    several = any(math.isfinite(value.half_width) for value in values)
+    line = " (line: mean over seeds; band: its 95 % confidence, Student's t)" if several else " (one seed: no band)"
+    read = " Choose the axis: equal cost is the fair comparison, not equal rounds." if len(axes) > 1 else ""
+    return figure_section(
+        identifier,
+        name.capitalize(),
+        f"{meaning}{line}.{read}{_thinned_points(rounds)}",
+        {label: curve_figure(rounds, column, x, energy_unit=unit) for x, label in axes.items()},
+        summary=final_values_text(values, name),
+        below=final_values_table(values, name),
+    )
+
+
+def _thinned_points(rounds: pd.DataFrame) -> str:
+    most = rounds["round"].nunique()
+    return f" {MAX_POINTS} of {most:,} rounds are drawn; all are in the run folder." if most > MAX_POINTS else ""
+
+
+def _map(
+    record: Record, identifier: str, heading: str, meaning: str, figures: Mapping[str, go.Figure], unit: str
+) -> str:
+    """Return heat maps. What never varies is said, not drawn; where rounds or devices are left out, that is said."""
+    levels = {name: float(np.nanmax(f.data[0].z)) for name, f in figures.items() if _constant(f.data[0].z)}
+    drawn = {name: figure for name, figure in figures.items() if name not in levels}
+    same = [f"{name} ({level:.3g} {unit})" for name, level in levels.items()]
+    flat = f"The same for every device in every round: {', '.join(same)}." if same else ""
+    if flat and not drawn:
+        return f"<section><h2>{heading}</h2><p>{escape(flat)}</p></section>"
+    trained = record.rounds[record.rounds["round"] > 0].groupby("variant")["round"].nunique()
+    maps = [(figure.data[0], int(trained[name])) for name, figure in drawn.items()]
+    thinned = any(len(heat.x) < rounds or len(heat.y) == MAX_MAP_DEVICES for heat, rounds in maps)
+    kept = f" At most {MAX_MAP_ROUNDS} rounds and {MAX_MAP_DEVICES} devices are drawn; all are in the run folder."
+    return figure_section(
+        identifier,
+        heading,
+        meaning + kept * thinned,
+        drawn,
+        summary=f"A heat map, rounds across and devices down, for {', '.join(drawn)}. {flat}",
+        below=f"<p>{escape(flat)}</p>" if flat else "",
+    )
+
+
+def _constant(values: NDArray[np.float32]) -> bool:
+    """Whether values differ by no more than their rounding; missing ones do not count."""
+    lowest, highest = float(np.nanmin(values)), float(np.nanmax(values))
+    return highest - lowest <= 1e-5 * max(1.0, abs(highest))
+
+
+def _silence(rounds: pd.DataFrame) -> str:
+    figure = figure_section(
+        "silence",
+        "Devices not heard",
+        "Solid: devices that power control kept silent in a round; dotted: devices that failed; mean over seeds. The"
+        " weights of the others are scaled up to a sum of one.",
+        {"silence": silence_figure(rounds)},
+        below=_reasons(failure_reasons(rounds)),
+    )
+    if figure or not (rounds["round"] > 0).any():
+        return figure
+    return "<section><h2>Devices not heard</h2><p>No device was silent and none failed.</p></section>"
+
+
+def _reasons(reasons: Sequence[tuple[str, str, int]]) -> str:
+    if not reasons:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(reason[:300])}</td><td>{times:,}</td></tr>"
+        for name, reason, times in reasons[:MAX_REASONS]
+    )
+    heads = "".join(f'<th scope="col">{word}</th>' for word in ("variant", "reason", "times"))
+    hidden = len(reasons) - MAX_REASONS
+    more = f"<p>{hidden:,} more reasons are in the record.</p>" if hidden > 0 else ""
+    return (
+        '<h3>Why devices failed</h3><div class="scroll" tabindex="0" role="region" aria-label="Failures">'
+        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{more}"
+    )
+
+
+def _error_in_words(record: Record) -> str:
+    ratios = [(str(v["name"]), error_ratio(record, str(v["name"]))) for v in record.variants]
+    said = [f"{name} {ratio:.3g}" for name, ratio in ratios if ratio is not None]
+    return f"Measured over predicted: {', '.join(said)}." if said else ""
+
+
+def _clock_in_words(table: pd.DataFrame) -> str:
+    if not {"compute_s", "air_time_s"} <= set(table.columns):
+        return ""
+    said = [
+        f"{name} computing {quantity(computing)} s, on air {quantity(air)} s"
+        for name, computing, air in zip(table.index[:12], table["compute_s"], table["air_time_s"], strict=False)
+    ]
+    return f"{'; '.join(said)}."
