@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-browser lint types format benchmark clean
+.PHONY: help demo test test-browser lint types format gallery benchmark clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -42,6 +42,9 @@ format: $(VENV)/.installed-test ## let ruff put the code in order
 
 test-browser: $(VENV)/.installed-test ## open the report in headless Chromium (Debian: apt-get install chromium)
 	$(BIN)/python -m pytest -m browser
+
+gallery: $(VENV)/.installed ## rebuild docs/gallery.md's studies and pictures (about ten minutes)
+	$(BIN)/python scenarios/gallery.py
 
 benchmark: $(VENV)/.installed-test ## time the engines against each other and against pfl-research
 	$(BIN)/python benchmarks/engines.py

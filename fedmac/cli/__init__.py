@@ -11,7 +11,7 @@ import typer
 from fedmac.cli.compare import COMPARE_HELP, compare
 from fedmac.cli.exits import BAD_INPUT, FAILURE, say
 from fedmac.cli.names import list_names, new, schema
-from fedmac.cli.report import report
+from fedmac.cli.report import REPORT_HELP, report
 from fedmac.cli.run import RUN_HELP, run
 from fedmac.cli.sweep import SWEEP_HELP, sweep
 from fedmac.cli.tune import TUNE_HELP, tune
@@ -44,7 +44,7 @@ def fedmac(
 app.command(help=RUN_HELP)(run)
 app.command(help=SWEEP_HELP)(sweep)
 app.command(help=COMPARE_HELP)(compare)
-app.command(help="Write the report of a run folder again, or one report that compares several.")(report)
+app.command(help=REPORT_HELP)(report)
 app.command(help=TUNE_HELP)(tune)
 app.command("list")(list_names)
 app.command()(schema)

@@ -11,7 +11,7 @@ import typer
 from fedmac.cli.exits import FAILURE, say
 
 if TYPE_CHECKING:
-    from fedmac.studies.comparison import Comparison
+    from fedmac.studies.compare.comparison import Comparison
 
 COMPARE_HELP = (
     "Compare runs at equal cost: which is best, what it took, and which differences can be claimed.\n\n"
@@ -52,12 +52,20 @@ def compare(
         typer.Option(metavar="FOLDER", help="Where to write (default: DIR/comparison, or comparison if several)."),
     ] = None,
     width: Annotated[Width, typer.Option(help="Width of the paper's figure: a column or a page.")] = Width.single,
+    y_range: Annotated[
+        str | None, typer.Option(metavar="LOW..HIGH", help="What the paper's figure shows of y, e.g. 0.8..0.9.")
+    ] = None,
 ) -> None:
     # The help is COMPARE_HELP: paragraphs of a docstring would be wrapped twice.
+    from fedmac.record import write_atomically
     from fedmac.scenario_errors import ScenarioError
-    from fedmac.studies.comparison import compare as compare_runs
+    from fedmac.studies.compare.comparison import compare as compare_runs
+    from fedmac.studies.compare.page import comparison_page
+    from fedmac.studies.compare.paper import write_paper_figure
+    from fedmac.studies.compare.tables import write_tables
 
     target = _target(to)
+    shown = _range(y_range)
     columns = [column.strip() for column in pareto.split(",")] if pareto is not None else []
     out = out or (folders[0] if len(folders) == 1 else Path()) / "comparison"
     if out.exists() and not out.is_dir():
@@ -66,7 +74,9 @@ def compare(
         comparison = compare_runs(
             folders, x=x, y=y, to=target, baseline=baseline, unequal=unequal, pareto=columns, only=only or []
         )
-        _write(comparison, out, width.value)
+        write_tables(comparison, out)
+        write_paper_figure(comparison, out, width.value, shown)
+        write_atomically(out / "comparison.html", comparison_page(comparison))
         _show(comparison, out)
     except KeyboardInterrupt:
         say(f"interrupted; the same command writes everything in {out} anew")
@@ -85,22 +95,25 @@ def _target(to: str | None) -> tuple[str, float] | None:
         raise ScenarioError(f"to = {to!r}: accepted: KEY=NUMBER, e.g. test_accuracy=0.88") from None
 
 
-def _write(comparison: Comparison, out: Path, width: str) -> None:
-    from fedmac.record import write_atomically
-    from fedmac.studies.comparison_page import comparison_page
-    from fedmac.studies.paper import write_paper_figure
-    from fedmac.studies.tables import write_tables
+def _range(text: str | None) -> tuple[float, float] | None:
+    from fedmac.scenario_errors import ScenarioError
 
-    write_tables(comparison, out)
-    write_paper_figure(comparison, out, width)
-    write_atomically(out / "comparison.html", comparison_page(comparison))
+    if text is None:
+        return None
+    low, _, high = text.partition("..")
+    try:
+        if float("-inf") < float(low) < float(high) < float("inf"):
+            return float(low), float(high)
+    except ValueError:
+        pass
+    raise ScenarioError(f"y-range = {text!r}: accepted: LOW..HIGH, two numbers, the lower first, e.g. 0.8..0.9")
 
 
 def _show(comparison: Comparison, out: Path) -> None:
     """The table, what can be claimed, what to know, and where the page lies."""
     from rich.console import Console
 
-    from fedmac.studies.tables import terminal_table
+    from fedmac.studies.compare.tables import terminal_table
 
     console = Console()
     console.print(terminal_table(comparison, console.width))

@@ -8,6 +8,11 @@ from typing import Annotated
 
 import typer
 
+REPORT_HELP = (
+    "Write the report of a run folder again, one report of several, or (--serve) show a folder of runs in the browser "
+    "while they run."
+)
+
 
 def report(
     folders: Annotated[
@@ -55,7 +60,7 @@ def _write(folders: list[Path], out: Path | None, port: int | None) -> None:
 
 
 def _serve(folders: list[Path], out: Path | None, port: int | None) -> None:
-    from fedmac.report.serve import DEFAULT_PORT, open_server
+    from fedmac.report.live.server import DEFAULT_PORT, open_server
     from fedmac.scenario_errors import ScenarioError
 
     if len(folders) != 1:

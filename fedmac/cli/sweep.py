@@ -11,7 +11,7 @@ from fedmac.cli.exits import FAILURE, say
 from fedmac.cli.run import Engine
 
 if TYPE_CHECKING:
-    from fedmac.studies.sweep_folder import Sweep
+    from fedmac.studies.sweep.folder import Sweep
 
 SWEEP_HELP = (
     "Run a scenario in every cell of a grid, under every seed.\n\n"
@@ -43,7 +43,7 @@ def sweep(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Jobs side by side (default: one for each core; flower: 1).")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder (default: sweeps/NAME).")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder (default: runs/NAME-sweep).")] = None,
     engine: Annotated[Engine | None, typer.Option(help="Where devices run.")] = None,
     ray_address: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="A running Ray cluster, for the flower engine.")
@@ -56,9 +56,9 @@ def sweep(
     # The help is SWEEP_HELP: paragraphs of a docstring would be wrapped twice.
     from fedmac.scenario_errors import ScenarioError
     from fedmac.scenario_text import parse_settings
-    from fedmac.studies.grid import parse_grid
-    from fedmac.studies.sweep import sweep_settings
-    from fedmac.studies.sweep_start import plan_sweep
+    from fedmac.studies.sweep.grid import parse_grid
+    from fedmac.studies.sweep.perform import sweep_settings
+    from fedmac.studies.sweep.start import plan_sweep
 
     if dry_run and commands:
         raise ScenarioError("--dry-run and --commands: accepted: one of the two")
@@ -82,10 +82,10 @@ def _show_plan(planned: Sweep, jobs: int | None) -> None:
     """The plan in full; nothing is written."""
     from rich.console import Console
 
-    from fedmac.studies.sweep import at_once
-    from fedmac.studies.sweep_plan import estimate_by_trial, shares
-    from fedmac.studies.sweep_start import check_sweep_folder
-    from fedmac.studies.sweep_view import budget_table, estimate_line, plan_lines
+    from fedmac.studies.sweep.perform import at_once
+    from fedmac.studies.sweep.plan import estimate_by_trial, shares
+    from fedmac.studies.sweep.start import check_sweep_folder
+    from fedmac.studies.sweep.view import budget_table, estimate_line, plan_lines
 
     check_sweep_folder(planned)
     side_by_side, workers = at_once(planned, jobs, len(planned.jobs))
@@ -96,7 +96,7 @@ def _show_plan(planned: Sweep, jobs: int | None) -> None:
 
 
 def _print_commands(planned: Sweep) -> None:
-    from fedmac.studies.sweep import commands
+    from fedmac.studies.sweep.perform import commands
 
     lines = commands(planned)
     for line in lines:
@@ -108,11 +108,11 @@ def _print_commands(planned: Sweep) -> None:
 
 
 def _run(planned: Sweep, jobs: int | None) -> None:
-    from fedmac.studies.sweep import at_once, perform_sweep
-    from fedmac.studies.sweep_plan import estimate
-    from fedmac.studies.sweep_progress import SweepProgress
-    from fedmac.studies.sweep_start import check_sweep_folder
-    from fedmac.studies.sweep_view import estimate_line, plan_lines
+    from fedmac.studies.sweep.perform import at_once, perform_sweep
+    from fedmac.studies.sweep.plan import estimate
+    from fedmac.studies.sweep.progress import SweepProgress
+    from fedmac.studies.sweep.start import check_sweep_folder
+    from fedmac.studies.sweep.view import estimate_line, plan_lines
 
     check_sweep_folder(planned)
     side_by_side, _ = at_once(planned, jobs, len(planned.jobs))
@@ -133,9 +133,9 @@ def _show_outcome(done: Sweep) -> None:
     """The best cells, what failed, and how to go on."""
     from rich.console import Console
 
-    from fedmac.studies.sweep_folder import TABLE
-    from fedmac.studies.sweep_table import SweepTable
-    from fedmac.studies.sweep_view import failure_lines, outcome_table
+    from fedmac.studies.sweep.folder import TABLE
+    from fedmac.studies.sweep.table import SweepTable
+    from fedmac.studies.sweep.view import failure_lines, outcome_table
 
     table = SweepTable(done)
     for cell, seed in done.jobs:

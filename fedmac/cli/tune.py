@@ -68,8 +68,8 @@ def tune(
 
     from fedmac.scenario_errors import ScenarioError
     from fedmac.scenario_text import parse_settings
-    from fedmac.studies.search_space import is_grid, read_space
-    from fedmac.studies.tuning_plan import check_installed, plan_tuning
+    from fedmac.studies.tune.plan import check_installed, plan_tuning
+    from fedmac.studies.tune.search_space import is_grid, read_space
 
     check_installed()
     space = read_space(over)
@@ -88,8 +88,8 @@ def tune(
         write=write,
         pruning=pruning,
     )
-    from fedmac.studies.tune import perform_tuning
-    from fedmac.studies.tuning_view import TuningBars, best_table, best_title, plan_lines, values_table
+    from fedmac.studies.tune.perform import perform_tuning
+    from fedmac.studies.tune.view import TuningBars, best_table, best_title, plan_lines, values_table
 
     for line in plan_lines(plan):
         typer.echo(line)
@@ -110,7 +110,7 @@ def tune(
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
     """On Ctrl-C or a failed study, say that the same command goes on."""
-    from fedmac.studies.tune import TuningFailed
+    from fedmac.studies.tune.perform import TuningFailed
 
     try:
         yield

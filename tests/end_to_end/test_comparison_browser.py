@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmac.studies.comparison_page import comparison_page
+from fedmac.studies.compare.page import comparison_page
 from tests.end_to_end.test_report_browser import CHROMIUM, opened, plots, titled, with_script
 from tests.fedmac.synthetic_comparisons import comparison, front, grid, series
 from tests.fedmac.synthetic_runs import NASTY

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import fedmac
-from fedmac.report.serve import open_server
+from fedmac.report.live.server import open_server
 from tests.fedmac.runs_under_way import begun, make_sweep
 from tests.fedmac.small_scenario import VARIANTS, small
 

@@ -84,7 +84,7 @@ def write_sweep(
 ) -> Path:
     """The folder of a sweep over `grid`, in which every run has ended."""
     from fedmac.record import model_path
-    from fedmac.studies.sweep_folder import read_sweep
+    from fedmac.studies.sweep.folder import read_sweep
 
     folder.mkdir(parents=True)
     rows = [{"key": key, "values": list(values)} for key, values in grid.items()]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fedmac.budget import Budget
-from fedmac.studies.comparison import Comparison, Curve, Estimate, Pair, Pareto, Series, Source, Target
+from fedmac.studies.compare.comparison import Comparison, Curve, Estimate, Pair, Pareto, Series, Source, Target
 
 LABELS = {
     "round": "round",

@@ -28,7 +28,7 @@ from tests.fedmac.small_scenario import VARIANTS, small, write
 from tests.interruptible import interruptible
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("run", "report", "list", "schema", "new")
+COMMANDS = ("run", "sweep", "compare", "tune", "report", "list", "schema", "new")
 
 
 class Ended(NamedTuple):

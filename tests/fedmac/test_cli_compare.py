@@ -149,6 +149,8 @@ BAD_INPUT: list[tuple[list[str], str]] = [
     (["run", "--baseline", "idal"], "did you mean ideal?"),
     (["run", "--only", "nobody"], "only = 'nobody'"),
     (["run", "--out", "taken"], "out = 'taken': is a file; accepted: a folder"),
+    (["run", "--y-range", "0.9..0.8"], "y-range = '0.9..0.8': accepted: LOW..HIGH"),
+    (["run", "--y-range", "0.9"], "y-range = '0.9': accepted: LOW..HIGH"),
     (["run", "--width", "wide"], "'wide' is not one of 'single', 'double'"),
     ([], "Missing argument 'DIR...'"),
 ]
@@ -197,7 +199,7 @@ def test_an_interruption_ends_with_1_and_says_how_to_go_on(fedmac: Command, monk
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedmac.studies.comparison.compare", stop)
+    monkeypatch.setattr("fedmac.studies.compare.comparison.compare", stop)
     ended = fedmac("compare", "run")
     assert ended.code == 1
     assert ended.err == "fedmac: interrupted; the same command writes everything in run/comparison anew\n"

@@ -13,8 +13,8 @@ import pytest
 
 from fedmac.record import NoRunHere, RecordError
 from fedmac.scenario_errors import ScenarioError
-from fedmac.studies.comparison import Comparison, Series, compare
-from fedmac.studies.statistics import Estimate, estimate
+from fedmac.studies.compare.comparison import Comparison, Series, compare
+from fedmac.studies.compare.statistics import Estimate, estimate
 from tests.fedmac.recorded_runs import Height, lines, rising, write_rounds, write_run, write_sweep
 
 BOTH: Mapping[str, Height] = {"rlc": rising(0.05), "ideal": rising(0.08)}

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from fedmac.studies.comparison_figures import axis_views, grid_views, group_views, pareto_figure
-from fedmac.studies.comparison_page import comparison_page
-from fedmac.studies.comparison_rows import cost_figure, difference_figure
-from fedmac.studies.comparison_words import facts, verdict
-from fedmac.studies.curves import MOST_POINTS, Curve
-from fedmac.studies.findings import Comparison, Series
-from fedmac.studies.selection import best_and_baseline, short, swept, value_text
-from fedmac.studies.statistics import Estimate
+from fedmac.studies.compare.curves import MOST_POINTS, Curve
+from fedmac.studies.compare.figures import axis_views, grid_views, group_views, pareto_figure
+from fedmac.studies.compare.findings import Comparison, Series
+from fedmac.studies.compare.page import comparison_page
+from fedmac.studies.compare.rows import cost_figure, difference_figure
+from fedmac.studies.compare.selection import best_and_baseline, short, swept, value_text
+from fedmac.studies.compare.statistics import Estimate
+from fedmac.studies.compare.words import facts, verdict
 from tests.fedmac.report_pages import PLOTLY
 from tests.fedmac.synthetic_comparisons import AXES, comparison, front, grid, series
 from tests.fedmac.synthetic_runs import NASTY

@@ -9,7 +9,7 @@ import pytest
 from fedmac.budget import Budget
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
-from fedmac.studies.fairness import require_same_task, unequal_budgets
+from fedmac.studies.compare.fairness import require_same_task, unequal_budgets
 from tests.fedmac.small_scenario import small
 
 BASE = Budget(channel_uses=10_000, energy=100.0, examples=1000)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmac.scenario_errors import ScenarioError
-from fedmac.studies.grid import NOT_IN_GRIDS, cell_name, cells_of, check_grid, parse_grid
+from fedmac.studies.sweep.grid import NOT_IN_GRIDS, cell_name, cells_of, check_grid, parse_grid
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from matplotlib.transforms import BboxBase
 from PIL import Image
 
 from fedmac.record import RecordError
-from fedmac.studies.findings import Comparison
-from fedmac.studies.paper import FORMATS, WIDTHS, paper_figure, write_paper_figure
-from fedmac.studies.paper_panels import style
+from fedmac.studies.compare.findings import Comparison
+from fedmac.studies.compare.paper import FORMATS, WIDTHS, paper_figure, write_paper_figure
+from fedmac.studies.compare.paper_panels import style
 from tests.fedmac.synthetic_comparisons import comparison, grid, series
 
 LONG = "a folder with a long name/variant number {} that says what it does"
@@ -118,6 +118,15 @@ def test_a_long_sweep_over_one_key_is_the_final_value_against_it_on_a_log_axis_i
     assert linear.axes[0].get_xscale() == "linear"
     words = paper_figure(comparison(grid([f"kind-{n}" for n in range(13)], (), ["rlc"])))
     assert "kind-12" in texts(words)
+
+
+def test_the_range_of_y_is_shown_as_asked_and_a_map_keeps_its_rows() -> None:
+    for case in ("panels", "one key"):
+        assert [axes.get_ylim() for axes in paper_figure(CASES[case], y_range=(0.8, 0.9)).axes if axes.lines] == [
+            (0.8, 0.9)
+        ] * len(paper_figure(CASES[case]).axes)
+    maps, ranged = (paper_figure(CASES["maps"], y_range=given) for given in (None, (0.8, 0.9)))
+    assert [axes.get_ylim() for axes in ranged.axes] == [axes.get_ylim() for axes in maps.axes]
 
 
 def test_an_axis_on_which_series_spend_very_differently_is_logarithmic() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmac.scenario_errors import ScenarioError
-from fedmac.studies.search_space import Choices, Range, corners, described, is_grid, read_space
+from fedmac.studies.tune.search_space import Choices, Range, corners, described, is_grid, read_space
 
 KEY = "training.learning_rate"
 

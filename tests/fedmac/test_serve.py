@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fedmac
-from fedmac.report.found_runs import LeadsOutside, find, version_of
-from fedmac.report.run_state import QUIET_S, State, lines_from_the_end, read_state
-from fedmac.report.serve import ReportServer, open_server
+from fedmac.report.live.found import LeadsOutside, find, version_of
+from fedmac.report.live.server import ReportServer, open_server
+from fedmac.report.live.state import QUIET_S, State, lines_from_the_end, read_state
 from fedmac.scenario_errors import ScenarioError
 from tests.fedmac.runs_under_way import begun, make_sweep
 from tests.fedmac.small_scenario import VARIANTS, small
@@ -378,7 +378,7 @@ def test_a_port_that_was_asked_for_and_is_taken_is_refused_and_another_is_found_
 ) -> None:
     with pytest.raises(ScenarioError, match=f"--port = {server.server_port}: taken; accepted: a free port"):
         open_server(root, server.server_port)
-    monkeypatch.setattr("fedmac.report.serve.DEFAULT_PORT", server.server_port)
+    monkeypatch.setattr("fedmac.report.live.server.DEFAULT_PORT", server.server_port)
     with open_server(root) as other:
         assert other.server_port > server.server_port
     with pytest.raises(ScenarioError, match="no such folder"):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedmac.studies.curves import (
+from fedmac.studies.compare.curves import (
     Points,
     best_direction,
     cost,
@@ -21,8 +21,8 @@ from fedmac.studies.curves import (
     mean_curve,
     points,
 )
-from fedmac.studies.pareto import on_front, pareto_front
-from fedmac.studies.statistics import Contrast, Estimate, Pair, estimate, holm, paired
+from fedmac.studies.compare.pareto import on_front, pareto_front
+from fedmac.studies.compare.statistics import Contrast, Estimate, Pair, estimate, holm, paired
 
 VALUES = [0.81, 0.84, 0.79, 0.86, 0.83]
 FIGURES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12)

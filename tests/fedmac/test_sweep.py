@@ -29,15 +29,15 @@ from fedmac.record import MEASURED, FolderInTheWay
 from fedmac.runs import Run
 from fedmac.runs import run as run_scenario
 from fedmac.scenario_errors import ScenarioError
-from fedmac.studies import sweep as module
-from fedmac.studies.grid import check_grid
-from fedmac.studies.sweep import job_of, sweep, sweep_settings
-from fedmac.studies.sweep_folder import State, Sweep, is_sweep, read_sweep
-from fedmac.studies.sweep_plan import estimate
-from fedmac.studies.sweep_progress import SweepProgress
-from fedmac.studies.sweep_start import locked, plan_sweep, write_sweep_folder
-from fedmac.studies.sweep_table import SweepTable
-from fedmac.studies.sweep_view import outcome_table
+from fedmac.studies.sweep import perform as module
+from fedmac.studies.sweep.folder import State, Sweep, is_sweep, read_sweep
+from fedmac.studies.sweep.grid import check_grid
+from fedmac.studies.sweep.perform import job_of, sweep, sweep_settings
+from fedmac.studies.sweep.plan import estimate
+from fedmac.studies.sweep.progress import SweepProgress
+from fedmac.studies.sweep.start import locked, plan_sweep, write_sweep_folder
+from fedmac.studies.sweep.table import SweepTable
+from fedmac.studies.sweep.view import outcome_table
 from fedmac.studies.task import Task
 from tests.fedmac.small_scenario import VARIANTS, small, write
 from tests.interruptible import interruptible
@@ -431,7 +431,7 @@ def _lines(folder: Path) -> int:
 
 
 SCRIPT = """
-    from fedmac.studies.sweep import sweep
+    from fedmac.studies.sweep.perform import sweep
     # Without a __main__ guard, as in a notebook.
     sweep("small.toml", grid={"uplink.ratio": [0.25, 0.5]}, jobs=2, out="d")
 """

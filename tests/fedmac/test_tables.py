@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from fedmac.record import RecordError
-from fedmac.studies.comparison import Comparison, compare
-from fedmac.studies.tables import (
+from fedmac.studies.compare.comparison import Comparison, compare
+from fedmac.studies.compare.tables import (
     curve_table,
     full_table,
     latex,

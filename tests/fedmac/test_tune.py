@@ -25,13 +25,13 @@ from fedmac.record import FolderInTheWay, RecordError, RunFolder
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
 from fedmac.studies import processes as pool
-from fedmac.studies import tuning_study
-from fedmac.studies.search_space import Choices, Range
-from fedmac.studies.trial import Trial, with_values
-from fedmac.studies.tune import TuningFailed, Unseen, tune
-from fedmac.studies.tuned_scenario import tuned_text
-from fedmac.studies.tuning_plan import number_of_trials
-from fedmac.studies.tuning_study import best_of, read_study
+from fedmac.studies.tune import study as tuning_study
+from fedmac.studies.tune.perform import TuningFailed, Unseen, tune
+from fedmac.studies.tune.plan import number_of_trials
+from fedmac.studies.tune.search_space import Choices, Range
+from fedmac.studies.tune.study import best_of, read_study
+from fedmac.studies.tune.trial import Trial, with_values
+from fedmac.studies.tune.tuned_scenario import tuned_text
 from tests.fedmac.small_scenario import VARIANTS, small, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -473,7 +473,7 @@ def test_the_scenario_itself_is_not_overwritten_unless_it_is_named(tmp_path: Pat
 def test_without_the_extra_the_message_names_it(
     fedmac: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedmac.studies.tuning_plan.find_spec", lambda name: None)
+    monkeypatch.setattr("fedmac.studies.tune.plan.find_spec", lambda name: None)
     code, out, err = fedmac("tune", write(tmp_path, small()), "--over", f"{RATE}=0.1..1")
     assert (code, out) == (2, "")
     assert "optuna and tomlkit: not installed" in err

@@ -1,0 +1,1 @@
+"""`fedmac report --serve`: runs, sweeps and comparisons below a folder, in a browser, as they go."""

@@ -1,0 +1,1 @@
+"""`fedmac sweep`: a scenario in every cell of a grid, under every seed."""

@@ -1,0 +1,1 @@
+"""`fedmac tune`: values of a scenario's keys, chosen on validation rows."""
