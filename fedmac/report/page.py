@@ -19,7 +19,7 @@ from fedmac.report.run_sections import (
 )
 from fedmac.report.setting import setting_section
 
-__all__ = ["document", "figure_section", "render_page"]
+__all__ = ["asset", "document", "figure_section", "render_page"]
 
 
 def render_page(record: Record, live: str | None = None, version: str | None = None) -> str:
@@ -70,20 +70,22 @@ def document(
     str
         HTML. All but `sections` is escaped here.
     """
-    return Template(_asset("template.html")).substitute(
+    return Template(asset("template.html")).substitute(
+        style=asset("page.css"),
         title=escape(title),
         facts=escape(facts),
         notices="".join(f'<p class="notice" role="note">{escape(notice)}</p>' for notice in notices),
         sections="\n".join(section for section in sections if section),
         connect="; connect-src 'self'" if live else "",
         live=script_json({"path": live, "version": version}),
-        plotly=_asset("plotly-cartesian.min.js"),
-        script=_asset("page.js"),
+        plotly=asset("plotly-cartesian.min.js"),
+        script=asset("page.js"),
     )
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a file of this folder that pages are made of: style, script, template."""
     return files("fedmac.report").joinpath(name).read_text(encoding="utf-8")
 
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from html import escape
 from pathlib import Path
 
 import pytest
 
 from fedmac.studies.compare.page import comparison_page
-from tests.end_to_end.test_report_browser import CHROMIUM, opened, plots, titled, with_script
+from tests.end_to_end.chromium import CHOOSE_EVERY_VIEW, DARK, IN_CHROMIUM, framed, opened, plots, titled, with_script
 from tests.fedmac.synthetic_comparisons import comparison, front, grid, series
 from tests.fedmac.synthetic_runs import NASTY
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
-]
+pytestmark = IN_CHROMIUM
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +61,10 @@ def test_pages_load_without_console_errors_and_every_plot_has_its_traces(
 
 
 def test_every_view_can_be_chosen_and_has_its_traces(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    script = """
-    (async () => {
-      const said = {};
-      for (const figure of document.querySelectorAll("figure.plot")) {
-        said[figure.id] = [];
-        for (const input of figure.querySelectorAll(".choice input")) {
-          input.click();
-          while (figure.dataset.view !== input.value) { await new Promise((done) => setTimeout(done, 20)); }
-          said[figure.id].push([figure.querySelector(".xtitle").textContent, figure.dataset.points]);
-        }
-      }
-      document.title = JSON.stringify(said);
-    })();"""
-    dom, console = opened(with_script(folders[1], script, tmp_path), tmp_path / "profile")
+    dom, console = opened(with_script(folders[1], CHOOSE_EVERY_VIEW, tmp_path), tmp_path / "profile")
     assert console == []
     said = titled(dom)
+    assert all(axis for views in said.values() for axis, _ in views), "every view has an x axis with a name"
     assert [axis for axis, _ in said["curves"]] == ["energy per device (normalised)", "round", "channel uses"]
     assert {points for _, points in said["curves"]} == {" ".join(["101"] * 11)}
     assert [points for _, points in said["groups"]] == ["101 101"] * 9
@@ -109,7 +93,6 @@ def test_names_of_rows_stand_on_their_rows_and_do_not_lie_on_each_other(
 
 @pytest.mark.parametrize("width", [400, 1600])
 def test_nothing_sticks_out_of_the_page(folders: tuple[Path, Path], tmp_path: Path, width: int) -> None:
-    # A frame is as narrow as asked; a headless window is at least 500 pixels wide.
     measure = """
     onload = () => setTimeout(() => {
       const said = [];
@@ -123,13 +106,7 @@ def test_nothing_sticks_out_of_the_page(folders: tuple[Path, Path], tmp_path: Pa
       }
       document.title = JSON.stringify(said);
     }, 2000);"""
-    frames = "".join(
-        f'<iframe style="border:0;width:{width}px;height:900px" srcdoc="{escape(page.read_text(encoding="utf-8"))}">'
-        "</iframe>"
-        for page in folders
-    )
-    host = tmp_path / "host.html"
-    host.write_text(f'<meta charset="utf-8"><title></title><script>{measure}</script>{frames}', encoding="utf-8")
+    host = framed(list(folders), width, measure, tmp_path)
     dom, console = opened(host, tmp_path / "profile", "--window-size=1700,1000")
     assert console == []
     for client, scroll, sticking_out in titled(dom):
@@ -145,6 +122,6 @@ def test_plots_follow_a_dark_page(folders: tuple[Path, Path], tmp_path: Path) ->
       document.title = JSON.stringify([fill("#cost .annotation-text"), fill("#curves .xtitle")]);
     }, 1500);"""
     page = with_script(folders[0], script, tmp_path)
-    dom, console = opened(page, tmp_path / "profile", "--blink-settings=preferredColorScheme=0")
+    dom, console = opened(page, tmp_path / "profile", DARK)
     assert console == []
     assert titled(dom) == ["rgb(231, 235, 238)"] * 2

@@ -3,85 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import subprocess
-from html import escape, unescape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 
-from fedmac.report import write_report
 from fedmac.report.folder import read_run
 from fedmac.report.page import render_page
-from tests.fedmac.synthetic_runs import NASTY, run_rows, write_run
+from tests.end_to_end.chromium import CHOOSE_EVERY_VIEW, DARK, IN_CHROMIUM, framed, opened, plots, titled, with_script
+from tests.fedmac.report_pages import write_page
+from tests.fedmac.synthetic_runs import run_rows, write_run
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-    "--v=0",
-    "--virtual-time-budget=5000",
-    "--dump-dom",
-)
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
-]
+pytestmark = IN_CHROMIUM
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    variants = [
-        run_rows("ideal", seeds=range(3), rounds=40, devices=8, fading=False),
-        run_rows("rlc", seeds=range(3), rounds=40, devices=8, silent=True),
-        run_rows(NASTY, seeds=[0], rounds=2, devices=8),
-    ]
-    return write_report(write_run(tmp_path_factory.mktemp("run"), variants))
-
-
-def opened(page: Path | str, profile: Path, *flags: str) -> tuple[str, list[str]]:
-    """Open a page; return its DOM after its scripts ran, and what it wrote to the console."""
-    assert CHROMIUM is not None
-    address = page.as_uri() if isinstance(page, Path) else page
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-def plots(dom: str) -> dict[str, tuple[int, list[int]]]:
-    """Per plot: the view shown, and the number of points of each of its traces."""
-    found: dict[str, tuple[int, list[int]]] = {}
-    for tag in re.findall(r'<figure class="plot"[^>]*>', dom):
-        values = dict(re.findall(r'([\w-]+)="([^"]*)"', tag))
-        found[values["id"]] = (int(values["data-view"]), [int(n) for n in values["data-points"].split()])
-    return found
-
-
-def with_script(page: Path, script: str, folder: Path) -> Path:
-    """A copy of the page that runs a script of the test's after its own."""
-    copy = folder / "scripted.html"
-    html = page.read_text(encoding="utf-8")
-    copy.write_text(html.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
-    return copy
-
-
-def titled(dom: str) -> Any:
-    """What a script left in the page's title, as JSON."""
-    title = re.search(r"<title>(.*?)</title>", dom, re.S)
-    assert title is not None
-    return json.loads(unescape(title.group(1)))
+    return write_page(tmp_path_factory.mktemp("run"), name="synthetic", rounds=40, devices=8)
 
 
 def test_page_loads_without_console_errors_and_has_the_runs_points(report: Path, tmp_path: Path) -> None:
@@ -103,21 +42,7 @@ def test_page_loads_without_console_errors_and_has_the_runs_points(report: Path,
 
 
 def test_every_view_of_every_plot_can_be_chosen_and_has_its_traces(report: Path, tmp_path: Path) -> None:
-    script = """
-    (async () => {
-      const said = {};
-      for (const figure of document.querySelectorAll("figure.plot")) {
-        said[figure.id] = [];
-        for (const input of figure.querySelectorAll(".choice input")) {
-          input.click();
-          while (figure.dataset.view !== input.value) { await new Promise((done) => setTimeout(done, 20)); }
-          const axis = figure.querySelector(".xtitle");
-          said[figure.id].push([axis ? axis.textContent : "", figure.dataset.points]);
-        }
-      }
-      document.title = JSON.stringify(said);
-    })();"""
-    dom, console = opened(with_script(report, script, tmp_path), tmp_path / "profile")
+    dom, console = opened(with_script(report, CHOOSE_EVERY_VIEW, tmp_path), tmp_path / "profile")
     assert console == []
     said = titled(dom)
     costs = ["round", "channel uses", "bits per device", "energy per device (normalised)", "air time (s)"]
@@ -134,8 +59,6 @@ def test_every_view_of_every_plot_can_be_chosen_and_has_its_traces(report: Path,
 
 @pytest.mark.parametrize("width", [400, 1600])
 def test_nothing_sticks_out_of_the_page(report: Path, tmp_path: Path, width: int) -> None:
-    # A frame is as narrow as asked; a headless window is at least 500 pixels wide.
-    host = tmp_path / "host.html"
     measure = """
     onload = () => setTimeout(() => {
       const page = document.querySelector("iframe").contentDocument, root = page.documentElement, out = [];
@@ -148,13 +71,7 @@ def test_nothing_sticks_out_of_the_page(report: Path, tmp_path: Path, width: int
       const cards = page.querySelectorAll(".cards > div").length;
       document.title = JSON.stringify([root.clientWidth, root.scrollWidth, cards, out]);
     }, 2000);"""
-    frame = escape(report.read_text(encoding="utf-8"))
-    host.write_text(
-        f'<meta charset="utf-8"><title></title><script>{measure}</script>'
-        f'<iframe style="border:0;width:{width}px;height:900px" srcdoc="{frame}"></iframe>',
-        encoding="utf-8",
-    )
-    dom, console = opened(host, tmp_path / "profile", "--window-size=1700,1000")
+    dom, console = opened(framed([report], width, measure, tmp_path), tmp_path / "profile", "--window-size=1700,1000")
     assert console == []
     client, scroll, cards, sticking_out = titled(dom)
     # The vertical scroll bar takes up to 20 pixels of the frame.
@@ -168,7 +85,7 @@ def test_nothing_sticks_out_of_the_page(report: Path, tmp_path: Path, width: int
     ("flags", "paper", "ink"),
     [
         ((), "rgb(255, 255, 255)", "rgb(28, 33, 38)"),
-        (("--blink-settings=preferredColorScheme=0",), "rgb(20, 24, 28)", "rgb(231, 235, 238)"),
+        ((DARK,), "rgb(20, 24, 28)", "rgb(231, 235, 238)"),
     ],
     ids=["light", "dark"],
 )

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +21,14 @@ import pytest
 
 import fedmac
 from fedmac.report.live.server import open_server
+from tests.end_to_end.chromium import CHROMIUM, FLAGS, IN_CHROMIUM
 from tests.fedmac.runs_under_way import begun, make_sweep
 from tests.fedmac.small_scenario import VARIANTS, small
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--remote-debugging-pipe",
-    "about:blank",
-)
 # The browser reads its orders from file 3 and answers on file 4.
 _ON_THREE_AND_FOUR = "import os, sys; os.dup2({0}, 3); os.dup2({1}, 4); os.execv(sys.argv[1], sys.argv[1:])"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
-]
+pytestmark = IN_CHROMIUM
 
 
 class Browser:
@@ -56,7 +42,7 @@ class Browser:
         theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (orders, answers)]
         command = [sys.executable, "-c", _ON_THREE_AND_FOUR.format(*theirs), CHROMIUM, *FLAGS]
         self._process = subprocess.Popen(
-            [*command, f"--user-data-dir={profile}"],
+            [*command, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"],
             pass_fds=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         for end in (orders, answers, *theirs):
@@ -134,14 +120,23 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def url(root: Path) -> Iterator[str]:
+@contextmanager
+def serving(root: Path) -> Iterator[str]:
+    """The URL of a server of the folder, in a thread."""
     with open_server(root, 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield server.url
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.url
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def url(root: Path) -> Iterator[str]:
+    with serving(root) as url:
+        yield url
 
 
 def go_on(finished: Path, folder: Path, first: int, last: int) -> None:
@@ -205,12 +200,8 @@ def test_the_index_never_scrolls_sideways(browser: Browser, url: str, root: Path
 
 def test_a_page_says_when_its_server_has_gone(browser: Browser, root: Path, finished: Path) -> None:
     begun(finished, root / "a", lines=2)
-    with open_server(root, 0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        browser.open(server.url)
+    with serving(root) as url:
+        browser.open(url)
         browser.until("document.querySelectorAll('#runs tbody').length", 1)
-        server.shutdown()
-        thread.join()
     browser.until("document.querySelector('#gone').hidden", False)
     assert "ERR_CONNECTION_REFUSED" in browser.errors[0], "and the console would tell of errors"

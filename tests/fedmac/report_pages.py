@@ -1,4 +1,4 @@
-"""Read a report page back: its text without plotly.js, and the plots' data."""
+"""A report page of made-up runs, and reading pages back: the text without plotly.js, and the plots' data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,21 @@ from typing import Any
 import numpy as np
 
 import fedmac.report
+from fedmac.report import write_report
+from tests.fedmac.synthetic_runs import NASTY, run_rows, write_run
 
 REPORT = Path(fedmac.report.__file__).parent
 PLOTLY = (REPORT / "plotly-cartesian.min.js").read_text(encoding="utf-8")
+
+
+def write_page(folder: Path, *, name: str, rounds: int, devices: int) -> Path:
+    """Write the report of three variants: an ideal link, a fading one, and one of two rounds and a nasty name."""
+    variants = [
+        run_rows("ideal", seeds=range(3), rounds=rounds, devices=devices, fading=False),
+        run_rows("rlc", seeds=range(3), rounds=rounds, devices=devices, silent=True),
+        run_rows(NASTY, seeds=[0], rounds=2, devices=devices),
+    ]
+    return write_report(write_run(folder, variants, name=name))
 
 
 def body(page: Path) -> str:

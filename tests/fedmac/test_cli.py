@@ -9,21 +9,20 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from fedmac import cli
 from fedmac.progress import Progress, figures, summary_table
 from fedmac.record import read_rounds
 from fedmac.scenario import Scenario
 from fedmac.session import plan
+from tests.fedmac.command_line import Command, drawn, narrow, one_line
 from tests.fedmac.small_scenario import VARIANTS, small, write
 from tests.interruptible import interruptible
 
@@ -31,43 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("run", "sweep", "compare", "tune", "report", "list", "schema", "new")
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
-
-
-@pytest.fixture
-def fedmac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Runs the command in this process, in an empty folder, as on a terminal 80 characters wide."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TERM", "dumb")
-
-    def command(*words: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["fedmac", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return Ended(int(ended.value.code or 0), out, err)
-
-    return command
-
-
 @pytest.fixture
 def scenario(tmp_path: Path) -> Path:
     """The small scenario with two variants, as a file in the working folder."""
     return write(tmp_path, small(variants=VARIANTS))
-
-
-def narrow(text: str) -> bool:
-    """Whether text fits into 80 columns."""
-    return all(len(line.rstrip()) <= 80 for line in text.splitlines())
 
 
 def test_a_scenario_file_becomes_a_table_and_a_report(fedmac: Command, scenario: Path) -> None:
@@ -139,7 +105,7 @@ def test_bad_input_ends_with_2_and_says_what_is_accepted(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     ended = fedmac("run", scenario, *words)
     assert (ended.code, ended.out) == (2, "")
-    assert answer in re.sub(r"[│\s]+", " ", ended.err)
+    assert answer in one_line(ended.err)
     assert "Traceback" not in ended.err
     assert not Path("runs").exists()
 
@@ -397,7 +363,7 @@ def test_progress_draws_bars_on_a_terminal_only(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("TERM", "xterm-256color")
     jobs = plan(Scenario.load(small(variants=VARIANTS, seeds=2)), tmp_path)
     record = {"variant": "rlc", "round": 1, "test_accuracy": 0.5, "test_loss": 1.25, "energy_j_per_device_mean": 50.0}
-    drawn = {}
+    shown = {}
     for terminal in (True, False):
         file = io.StringIO()
         progress = Progress(Console(file=file, force_terminal=terminal, width=80))
@@ -405,14 +371,14 @@ def test_progress_draws_bars_on_a_terminal_only(tmp_path: Path, monkeypatch: pyt
         progress.note(record | {"round": 0})
         progress.note(record)
         progress.end()
-        drawn[terminal] = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
-    assert drawn[False].strip() == ""
-    last = drawn[True].splitlines()[-3:]
+        shown[terminal] = drawn(file.getvalue())
+    assert shown[False].strip() == ""
+    last = shown[True].splitlines()[-3:]
     assert re.match(r"rlc +\S+ +1/6 .*acc 0\.500 loss 1\.250 energy 50$", last[0].rstrip())
     assert re.match(r"ideal +\S+ +0/6 ", last[1])
     assert re.match(r"all +\S+ +1/12 ", last[2])
     # Two columns stay free for the ^C that a terminal shows.
-    assert all(len(line.rstrip()) <= 78 for line in drawn[True].splitlines())
+    assert narrow(shown[True], 78)
 
 
 def test_figures_give_way_where_there_is_no_room_but_failures_stay() -> None:

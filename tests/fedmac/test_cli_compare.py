@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from fedmac import cli
+from tests.fedmac.command_line import Command, narrow, one_line
 from tests.fedmac.recorded_runs import rising, write_run, write_sweep
 
 OWN = [
@@ -20,34 +17,6 @@ OWN = [
     *(f"figure.{kind}" for kind in ("pdf", "png", "svg")),
     *(f"table.{kind}" for kind in ("csv", "md", "parquet", "tex")),
 ]
-
-
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
-
-
-@pytest.fixture
-def fedmac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Runs the command in this process, in an empty folder, as on a terminal 80 characters wide."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TERM", "dumb")
-
-    def command(*words: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["fedmac", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return Ended(int(ended.value.code or 0), out, err)
-
-    return command
 
 
 @pytest.fixture
@@ -60,10 +29,6 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def one_line(text: str) -> str:
-    return re.sub(r"[│\s]+", " ", text)
-
-
 @pytest.mark.usefixtures("run")
 def test_a_run_becomes_a_page_figures_and_tables(fedmac: Command) -> None:
     words = ["--x", "energy", "--to", "test_accuracy=0.5", "--pareto", "energy,test_accuracy"]
@@ -72,7 +37,7 @@ def test_a_run_becomes_a_page_figures_and_tables(fedmac: Command) -> None:
     assert names(Path("run/comparison")) == OWN
     assert ended.out.splitlines()[-1] == "page: run/comparison/comparison.html"
     assert "ideal is higher than rlc by" in one_line(ended.out)
-    assert all(len(line.rstrip()) <= 80 for line in ended.out.splitlines())
+    assert narrow(ended.out)
     page = Path("run/comparison/comparison.html").read_text()
     assert all(f'id="{plot}"' in page for plot in ("curves", "cost", "differences", "pareto"))
     table = pd.read_parquet("run/comparison/table.parquet")
@@ -210,4 +175,4 @@ def test_the_help_tells_what_is_written_and_how_it_ends(fedmac: Command) -> None
     assert ended.code == 0
     for word in ("comparison.html", "--to", "--pareto", "Exit code 0: done; 2: bad input", "channel_uses"):
         assert word in one_line(ended.out)
-    assert all(len(line.rstrip()) <= 80 for line in ended.out.splitlines())
+    assert narrow(ended.out)

@@ -19,18 +19,13 @@ from fedmac.report.folder import read_run
 from fedmac.report.page import document, figure_section
 from fedmac.report.setting import repeat_command
 from fedmac.report.table import verdict_table
-from tests.fedmac.report_pages import PLOTLY, REPORT, body, decoded, views
+from tests.fedmac.report_pages import PLOTLY, REPORT, body, decoded, views, write_page
 from tests.fedmac.synthetic_runs import NASTY, run_rows, summary_of, write_run
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    variants = [
-        run_rows("ideal", seeds=range(3), rounds=30, devices=6, fading=False),
-        run_rows("rlc", seeds=range(3), rounds=30, devices=6, silent=True),
-        run_rows(NASTY, seeds=[0], rounds=2, devices=6),
-    ]
-    return write_report(write_run(tmp_path_factory.mktemp("run"), variants, name="quick & <start>"))
+    return write_page(tmp_path_factory.mktemp("run"), name="quick & <start>", rounds=30, devices=6)
 
 
 def test_plotly_is_inlined_once_and_nothing_is_requested(page: Path) -> None:
@@ -108,7 +103,7 @@ def contrast(first: str, second: str) -> float:
 
 def test_text_has_enough_contrast_in_light_and_dark() -> None:
     assert contrast("#000000", "#ffffff") == pytest.approx(21.0)
-    roots = re.findall(r":root \{(.*?)\}", (REPORT / "template.html").read_text(encoding="utf-8"), re.S)
+    roots = re.findall(r":root \{(.*?)\}", (REPORT / "page.css").read_text(encoding="utf-8"), re.S)
     assert len(roots) == 2, "light and dark"
     for root in roots:
         colours = dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6})", root))

@@ -19,18 +19,13 @@ from fedmac.report.device_figures import device_figures, device_tables
 from fedmac.report.figures import accuracy_figure, axes_of, loss_figure
 from fedmac.report.folder import read_run
 from fedmac.report.over_seeds import half_width, mean_over_seeds, thin
-from tests.fedmac.report_pages import body, decoded, views
+from tests.fedmac.report_pages import body, decoded, views, write_page
 from tests.fedmac.synthetic_runs import NASTY, run_rows, write_run
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    variants = [
-        run_rows("ideal", seeds=range(3), rounds=30, devices=6, fading=False),
-        run_rows("rlc", seeds=range(3), rounds=30, devices=6, silent=True),
-        run_rows(NASTY, seeds=[0], rounds=2, devices=6),
-    ]
-    return write_report(write_run(tmp_path_factory.mktemp("run"), variants, name="quick & <start>"))
+    return write_page(tmp_path_factory.mktemp("run"), name="quick & <start>", rounds=30, devices=6)
 
 
 def test_curves_are_the_means_over_seeds_with_their_confidence_band(page: Path) -> None:

@@ -16,14 +16,14 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import pytest
 from rich.console import Console
 from torch import nn
 
-from fedmac import cli, record
+from fedmac import record
 from fedmac.engines.processes import process_table
 from fedmac.record import MEASURED, FolderInTheWay
 from fedmac.runs import Run
@@ -39,6 +39,7 @@ from fedmac.studies.sweep.start import locked, plan_sweep, write_sweep_folder
 from fedmac.studies.sweep.table import SweepTable
 from fedmac.studies.sweep.view import outcome_table
 from fedmac.studies.task import Task
+from tests.fedmac.command_line import Command, drawn, narrow
 from tests.fedmac.small_scenario import VARIANTS, small, write
 from tests.interruptible import interruptible
 
@@ -77,31 +78,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 def copied(finished: Sweep, tmp_path: Path) -> Path:
     """A copy of the finished sweep, to be changed."""
     return Path(shutil.copytree(finished.folder, tmp_path / "copy"))
-
-
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def fedmac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """Runs the command in this process, in an empty folder, as on a terminal 80 characters wide."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TERM", "dumb")
-
-    def command(*words: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["fedmac", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return Ended(int(ended.value.code or 0), out, err)
-
-    return command
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
@@ -224,7 +200,7 @@ def test_a_folder_of_something_else_is_refused_and_so_is_one_in_use(tmp_path: Pa
 
 
 def test_a_failed_cell_is_reported_with_its_reason_and_the_others_go_on(
-    fedmac: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fedmac: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scenario = write(tmp_path, small(model={"name": "tests.fedmac.test_sweep:model_with_a_fate", "fate": "none"}))
     words = ["sweep", scenario, "--grid", "model.fate=killed,raises,exits,full_disk,noisy", "--jobs", 2, "--out", "d"]
@@ -252,7 +228,7 @@ def test_a_failed_cell_is_reported_with_its_reason_and_the_others_go_on(
 
 
 def test_commands_for_a_scheduler_do_the_work_and_the_sweep_then_only_makes_the_table(
-    fedmac: Callable[..., Ended], finished: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fedmac: Command, finished: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["sweep", write(tmp_path, SCENARIO), "--grid", "uplink.ratio=0.25,0.5", "--out", "my d", "--only", "rlc"]
     ended = fedmac(*words, "--commands")
@@ -271,7 +247,7 @@ def test_commands_for_a_scheduler_do_the_work_and_the_sweep_then_only_makes_the_
     assert list(table["test_accuracy"]) == list(same["test_accuracy"])
 
 
-def test_a_dry_run_shows_plan_budget_and_time_and_writes_nothing(fedmac: Callable[..., Ended], tmp_path: Path) -> None:
+def test_a_dry_run_shows_plan_budget_and_time_and_writes_nothing(fedmac: Command, tmp_path: Path) -> None:
     path = write(tmp_path, SCENARIO)
     ended = fedmac("sweep", path, "--grid", "uplink.ratio=0.25,0.5", "--seeds", 2, "--jobs", 2, "--dry-run")
     assert (ended.code, ended.err) == (0, "")
@@ -282,7 +258,7 @@ def test_a_dry_run_shows_plan_budget_and_time_and_writes_nothing(fedmac: Callabl
     assert "rlc 486 to 975 150 normalised" in lines
     assert "all runs 5,844 1,200 normalised" in lines
     assert re.fullmatch(r"estimated time: .* \(from a trial of the first rounds\)", lines[-1])
-    assert all(len(line.rstrip()) <= 80 for line in ended.out.splitlines())
+    assert narrow(ended.out)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
@@ -316,7 +292,7 @@ BAD_INPUT: list[tuple[list[str], str]] = [
 
 @pytest.mark.parametrize(("words", "answer"), BAD_INPUT)
 def test_bad_input_ends_with_2_before_anything_starts(
-    fedmac: Callable[..., Ended], tmp_path: Path, words: list[str], answer: str
+    fedmac: Command, tmp_path: Path, words: list[str], answer: str
 ) -> None:
     path = write(tmp_path, SCENARIO)
     ended = fedmac("sweep", path, *words)
@@ -399,12 +375,12 @@ def test_progress_shows_cells_the_time_left_and_the_best_on_a_terminal(
     progress.job_begun(*finished.jobs[2])
     progress.poll()
     progress.end()
-    drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
-    assert "cells: 0 of 2 done, 1 failed; jobs: 1 of 4 done, 1 running, 1 failed" in drawn
-    assert "rounds" in drawn
-    assert "18/24" in drawn  # 6 of each job that has ended, and of the one that runs
-    assert re.search(r"best so far: test_accuracy 0\.\d{3} \(1 seed\), (rlc|ideal), ratio=0\.25", drawn)
-    assert all(len(line.rstrip()) <= 78 for line in drawn.splitlines())
+    shown = drawn(file.getvalue())
+    assert "cells: 0 of 2 done, 1 failed; jobs: 1 of 4 done, 1 running, 1 failed" in shown
+    assert "rounds" in shown
+    assert "18/24" in shown  # 6 of each job that has ended, and of the one that runs
+    assert re.search(r"best so far: test_accuracy 0\.\d{3} \(1 seed\), (rlc|ideal), ratio=0\.25", shown)
+    assert narrow(shown, 78)
 
 
 def _alive(marker: str) -> set[int]:

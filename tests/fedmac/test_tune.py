@@ -7,9 +7,8 @@ import multiprocessing
 import os
 import re
 import signal
-import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 from pandas.testing import assert_frame_equal
 
 from clients.data import FederatedData
-from fedmac import build, cli
+from fedmac import build
 from fedmac.record import FolderInTheWay, RecordError, RunFolder
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
@@ -32,6 +31,7 @@ from fedmac.studies.tune.search_space import Choices, Range
 from fedmac.studies.tune.study import best_of, read_study
 from fedmac.studies.tune.trial import Trial, with_values
 from fedmac.studies.tune.tuned_scenario import tuned_text
+from tests.fedmac.command_line import Command, narrow, one_line
 from tests.fedmac.small_scenario import VARIANTS, small, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -367,24 +367,6 @@ def test_a_folder_whose_subject_is_broken_says_which_file() -> None:
         tune(small(), OVER, out="d")
 
 
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def fedmac(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Runs the command in this process, as on a terminal 80 characters wide: exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TERM", "dumb")
-
-    def command(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fedmac", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return command
-
-
 def test_the_command_says_what_it_does_and_what_it_has_found(fedmac: Command, tmp_path: Path) -> None:
     path = write(tmp_path, small(variants=VARIANTS))
     words = ["--over", f"{RATE}=0.001,0.5,1000", "--seeds", 2, "--jobs", 1, "--no-pruning", "--table"]
@@ -397,7 +379,7 @@ def test_the_command_says_what_it_does_and_what_it_has_found(fedmac: Command, tm
     assert re.search(r"rlc +0\.5 +0\.\d{3} ± 0\.\d{3} +3", out)
     assert "| variant | 0.001 | 0.5 | 1000 | best |\n|---|---|---|---|---|\n| rlc | 0." in out
     assert lines[-1] == "tuned scenario: runs/small-tuning/small-tuned.toml"
-    assert all(len(line.rstrip()) <= 80 for line in lines if not line.startswith("|"))
+    assert narrow("\n".join(line for line in lines if not line.startswith("|")))
     assert fedmac("tune", path, *words) == (code, out, err)
 
 
@@ -456,7 +438,7 @@ def test_bad_input_ends_with_2_before_anything_starts(
 ) -> None:
     code, out, err = fedmac("tune", write(tmp_path, small(variants=VARIANTS)), *words)
     assert (code, out) == (2, "")
-    assert answer in re.sub(r"[│\s]+", " ", err)
+    assert answer in one_line(err)
     assert "Traceback" not in err
     assert not Path("runs").exists()
 

@@ -7,15 +7,14 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from html import escape
-from importlib.resources import files
 from pathlib import PurePosixPath
 from string import Template
 from urllib.parse import quote
 
 from fedmac.report.live.runs import Cell, Job, ServedRun, ServedSweep, Snapshot
 from fedmac.report.live.state import State, VariantProgress
+from fedmac.report.page import asset
 from fedmac.report.table import ABSENT, quantity, score
 
 # Told by sign and word, never by colour alone.
@@ -35,7 +34,8 @@ def render_index(title: str, snapshot: Snapshot) -> str:
     """
     sections = [_runs(snapshot.runs), *(_sweep(sweep, snapshot) for sweep in snapshot.sweeps), _comparisons(snapshot)]
     empty = "<p>No run is here yet: what <code>fedmac run --out</code> writes below this folder will appear.</p>"
-    return Template(_template()).substitute(
+    return Template(asset("live/index.html")).substitute(
+        style=asset("page.css"),
         title=escape(title),
         facts=escape(_facts(snapshot)),
         sections="\n".join(filter(None, sections)) or empty,
@@ -46,11 +46,6 @@ def render_index(title: str, snapshot: Snapshot) -> str:
 def link_to(kind: str, key: str) -> str:
     """Return the URL path of a run, its version or a comparison: ``/run/a%20b/c``."""
     return f"/{kind}/{quote(key, errors='surrogateescape')}"
-
-
-@cache
-def _template() -> str:
-    return files("fedmac.report.live").joinpath("index.html").read_text(encoding="utf-8")
 
 
 def _facts(snapshot: Snapshot) -> str:
