@@ -125,9 +125,10 @@ def summary_table(summary: dict[str, Any], width: int = 80) -> Table:
 def _table(summary: dict[str, Any], columns: dict[str, Callable[[dict[str, Any]], str]]) -> Table:
     rows = summary["variants"]
     unit = "J" if rows and rows[0]["units"] == "physical" else "normalised"
+    spread = "; ±: standard deviation over seeds" if any(len(row["seeds"]) > 1 for row in rows) else ""
     table = Table(
         title=f"{summary['name']}: on the test rows after the last round",
-        caption=f"uses: of the channel; energy: mean of the devices and largest, {unit}",
+        caption=f"uses: of the channel; energy: mean of the devices and largest, {unit}{spread}",
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,

@@ -68,8 +68,9 @@ def outcome_table(sweep: Sweep, outcomes: Sequence[Outcome]) -> Table:
     shown = outcomes[:SHOWN_OUTCOMES]
     merit = outcomes[0].merit
     more = f"; {len(outcomes) - len(shown)} more in the table" if len(outcomes) > len(shown) else ""
+    what = "mean ± standard deviation over the seeds" if len(sweep.seeds) > 1 else "one seed"
     table = Table(
-        title=f"{sweep.name}: best {merit.replace('_', ' ')}, mean over the seeds{more}",
+        title=f"{sweep.name}: best {merit.replace('_', ' ')}, {what}{more}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

@@ -102,7 +102,8 @@ class TuningBars:
 def best_title(tuning: Tuning) -> str:
     """What stands above the table of the best."""
     subject = tuning.plan.subject
-    return f"{subject.scenario.name}: best by {subject.metric}, {_count(subject.seeds, 'seed')}"
+    spread = ", ±: standard deviation" if subject.seeds > 1 else ""
+    return f"{subject.scenario.name}: best by {subject.metric}, {_count(subject.seeds, 'seed')}{spread}"
 
 
 def best_table(tuning: Tuning) -> Table:
