@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from channel.codes import CODES, Code
+from channel.randomness import key
 
 ORDER_KEY = "fedmac.order"
 """Name of the record in a training message that carries the order."""
@@ -17,6 +18,15 @@ TRANSMISSION_KEY = "fedmac.transmission"
 
 SYMBOLS_KEY = "fedmac.symbols"
 """Name of the array record in a reply that carries the symbols, one array of the same name."""
+
+BLOCKS_KEY = "fedmac.blocks"
+"""Name of the record in a message whose reply is vectors instead of a trained model: their sizes by name."""
+
+SCALARS_KEY = "fedmac.scalars"
+"""Name of the record in such a message that says how many numbers the reply's metrics must hold, by name."""
+
+RECEPTION_KEY = "fedmac.reception"
+"""Name of the record in a merged reply that says which nodes it is the mean of."""
 
 DEVICE_QUERY = "fedmac.device-query"
 """Name of the record in a message by which the server asks a node which device (data partition) it is."""
@@ -60,3 +70,7 @@ class TransmitOrder:
     def from_config(cls, config: Mapping[str, Any]) -> TransmitOrder:
         """Read an order written by :meth:`to_config`."""
         return cls(str(config["code"]), json.loads(str(config["parameters"])), int(config["seed"]))
+
+    def of_block(self, block: int) -> TransmitOrder:
+        """The order for one of several vectors sent in the same exchange: the first is coded by the order itself."""
+        return self if block == 0 else TransmitOrder(self.code, self.parameters, key(self.seed, "block", block))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from channel.layout import Layout
 from clients.data import FederatedData
+from clients.dingo_over_the_air import add_dingo_over_the_air
+from clients.objective import Objective
+from clients.second_order import add_second_order
 from clients.training import Trainer, Training
 from clients.transmit import transmit
 
@@ -37,6 +40,15 @@ class Workplace:
     data: FederatedData
     training: Training
     seed: int
+    _objectives: dict[int, Objective] = field(default_factory=dict, repr=False)
+
+    def objective(self, device: int) -> Objective:
+        """What `device` minimises, for second-order methods; made once in a process."""
+        if device not in self._objectives:
+            self._objectives[device] = Objective(
+                self.trainer.model, self.data.device(device), l2=self.training.l2, device=self.trainer.device
+            )
+        return self._objectives[device]
 
     def train(self, received: Tensor, device: int, config: Mapping[str, Any]) -> tuple[Tensor, int, float]:
         """Train `device` from the received flat state.
@@ -99,6 +111,11 @@ def client_app(workplace: Callable[[Context, Mapping[str, Any]], Workplace]) -> 
         metrics = MetricRecord({"num-examples": result.examples, "loss": result.loss, "accuracy": result.accuracy})
         return _reply(message, metrics)
 
+    def objective(context: Context, config: Mapping[str, Any]) -> Objective:
+        return workplace(context, config).objective(_device(context))
+
+    add_second_order(app, objective)
+    add_dingo_over_the_air(app, objective)
     return app
 
 

@@ -72,6 +72,8 @@ class Objective:
     ----------
     size : int
         d, the length of w.
+    rows : int
+        s_i.
 
     Raises
     ------
@@ -101,6 +103,7 @@ class Objective:
     ) -> None:
         _check(model, data, l2, loss, block_rows)
         self.size = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.rows = len(data.targets)
         self.l2 = l2
         self._model = copy.deepcopy(model).to(device).eval()
         self._rows = Split(data.inputs.to(device), data.targets.to(device))
@@ -162,6 +165,21 @@ class Objective:
         if slopes is not None:
             slopes.add_(w, alpha=self.l2).addr_(sizes.to(w.dtype), p, alpha=self.l2)
         return values + self.l2 / 2 * squares, slopes
+
+    def on_rows(self, rows: Tensor) -> Objective:
+        r"""The objective of some rows only, for stochastic gradients; unbiased for rows drawn uniformly.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (b,)
+            Their numbers, b >= 1, each from 0 to s_i - 1; a row that is named twice counts twice.
+        """
+        if rows.dim() != 1 or len(rows) == 0:
+            raise ValueError(f"rows: shape {tuple(rows.shape)}; expected (b,) with b >= 1")
+        some = copy.copy(self)
+        some.rows, some._means = len(rows), {}
+        some._rows = Split(self._rows.inputs[rows], self._rows.targets[rows])
+        return some
 
     def _mean(self, w: Tensor) -> MeanLoss:
         if w.dtype not in _DTYPES:

@@ -9,8 +9,9 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
+from channel.codes import Code
 from channel.layout import Layout
-from channel.order import DEVICE_QUERY, ORDER_KEY, SYMBOLS_KEY, TRANSMISSION_KEY, TransmitOrder
+from channel.order import BLOCKS_KEY, DEVICE_QUERY, ORDER_KEY, SYMBOLS_KEY, TRANSMISSION_KEY, TransmitOrder
 from channel.uplinks import symbol_scale
 
 RESIDUAL_KEY = "fedmac.residual"
@@ -23,7 +24,8 @@ def transmit(message: Message, context: Context, call_next: ClientAppCallable) -
     With x = trained - received model, flattened, the reply carries :math:`\sqrt n A x / \|x\|` (unit power a channel
     use), the norm :math:`\|x\|`, the seconds that the app took, and the app's own metrics; the model itself is never
     sent. Messages without a transmit order (a server that does not use FedMAC, or an evaluation) pass through
-    unchanged.
+    unchanged. Where the server asks for vectors (a message with the record ``BLOCKS_KEY``) the reply's arrays are sent
+    as they are, each on its own, instead of an update.
 
     Use it as ``ClientApp(mods=[transmit])``. Error feedback (a code with ``error_feedback=True``) adds to x what
     earlier rounds left out; the residual lives in ``context.state``.
@@ -35,16 +37,20 @@ def transmit(message: Message, context: Context, call_next: ClientAppCallable) -
     order = TransmitOrder.from_config(message.content.config_records[ORDER_KEY])
     # Messages of one round may share their content: the app gets a record without the order, the original stays whole.
     message.content = RecordDict({name: r for name, r in message.content.items() if name != ORDER_KEY})
-    received = _only_arrays(message.content, "message")
+    vectors = BLOCKS_KEY in message.content.config_records
+    received = {} if vectors else _only_arrays(message.content, "message")
     start = time.perf_counter()
     reply = call_next(message, context)
     seconds = time.perf_counter() - start
     if reply.has_error():
         return reply
     trained = _only_arrays(reply.content, "reply")
+    metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
+    if vectors:
+        reply.content = _coded_vectors(trained, order, metrics, context, seconds)
+        return reply
     layout = Layout.of_arrays(received)
     update = torch.from_numpy(layout.flatten(trained) - layout.flatten(received))
-    metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
     reply.content = _coded(update, order, metrics, context, seconds)
     return reply
 
@@ -60,10 +66,7 @@ def _coded(
             )
         residual = code.residual(update, order.seed)
         context.state[RESIDUAL_KEY] = ArrayRecord({RESIDUAL_KEY: Array(residual.numpy())})
-    norm = float(torch.linalg.vector_norm(update, dtype=torch.float64))
-    symbols = code.encode(update, order.seed)
-    if norm > 0:
-        symbols = symbols * (symbol_scale(code, update.numel()) / norm)
+    symbols, norm = _symbols(update, code, order.seed)
     device = context.node_config.get("partition-id", -1)
     return RecordDict(
         {
@@ -74,6 +77,32 @@ def _coded(
             ),
         }
     )
+
+
+def _coded_vectors(
+    vectors: dict[str, np.ndarray], order: TransmitOrder, metrics: MetricRecord, context: Context, seconds: float
+) -> RecordDict:
+    """Each vector coded on its own, with its own norm: vectors of very different size must not share one scale.
+
+    Their blocks are numbered in the order of their names, the one order that both ends know.
+    """
+    said: dict[str, int | float] = {"device": int(context.node_config.get("partition-id", -1)), "seconds": seconds}
+    coded: dict[str, Array] = {}
+    for block, (name, vector) in enumerate(sorted(vectors.items())):
+        own = order.of_block(block)
+        symbols, norm = _symbols(torch.from_numpy(vector.reshape(-1)), own.build_code(), own.seed)
+        coded[name] = Array(symbols.numpy())
+        said |= {f"{name}.norm": norm, f"{name}.size": vector.size}
+    return RecordDict({SYMBOLS_KEY: ArrayRecord(coded), "metrics": metrics, TRANSMISSION_KEY: ConfigRecord(dict(said))})
+
+
+def _symbols(update: torch.Tensor, code: Code, seed: int) -> tuple[torch.Tensor, float]:
+    """Unit-power symbols of a vector, and its norm."""
+    norm = float(torch.linalg.vector_norm(update, dtype=torch.float64))
+    symbols = code.encode(update, seed)
+    if norm > 0:
+        symbols = symbols * (symbol_scale(code, update.numel()) / norm)
+    return symbols, norm
 
 
 def _only_arrays(content: RecordDict, where: str) -> dict[str, np.ndarray]:

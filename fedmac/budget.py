@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fedmac.build import build_uplink, senders
 from fedmac.scenario import Scenario
+from strategies.names import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -14,16 +15,16 @@ class Budget:
 
     Attributes
     ----------
-    channel_uses : int
-        Real channel uses, all rounds.
-    energy : float
-        Mean over the devices, J (or units of noise energy in normalised units), all rounds.
+    channel_uses : int or None
+        Real channel uses, all rounds; None where the exchanges of a round depend on how the run goes.
+    energy : float or None
+        Mean over the devices, J (or units of noise energy in normalised units), all rounds; None likewise.
     examples : int or None
         Rows that it learns from; None where a record does not say.
     """
 
-    channel_uses: int
-    energy: float
+    channel_uses: int | None
+    energy: float | None
     examples: int | None = None
 
 
@@ -41,8 +42,11 @@ def budget_of(scenario: Scenario, parameters: int, examples: int | None = None) 
 
     Notes
     -----
-    A round is one exchange. Of the devices, ``strategy.fraction_train`` send in each.
+    A round is one exchange, of which ``strategy.fraction_train`` of the devices are part. A second-order strategy
+    makes as many exchanges as its iteration needs, which nobody knows in advance.
     """
+    if STRATEGIES[scenario.strategy.name].second_order:
+        return Budget(None, None, examples)
     grant = build_uplink(scenario, scenario.seed).grant(parameters)
     share = senders(scenario) / scenario.data.devices
     return Budget(

@@ -111,7 +111,7 @@ def build_workplace(scenario: Scenario, seed: int) -> Workplace:
     data = build_data(scenario, seed)
     t = scenario.training
     training = Training(
-        learning_rate=t.learning_rate,
+        learning_rate=t.learning_rate or 0.0,
         full_batch=t.full_batch,
         local_steps=t.local_steps or 1,
         local_epochs=t.local_epochs or 1,
@@ -126,6 +126,9 @@ def build_workplace(scenario: Scenario, seed: int) -> Workplace:
 def build_strategy(scenario: Scenario) -> Strategy:
     """The Flower strategy the scenario names, for its number of devices."""
     section = scenario.strategy
+    if STRATEGIES[section.name].second_order:
+        chosen: Strategy = STRATEGIES[section.name].load()(**section.parameters)
+        return chosen
     parameters = {"fraction_evaluate": 0.0} | section.parameters
     strategy: Strategy = STRATEGIES[section.name].load()(
         min_train_nodes=senders(scenario),

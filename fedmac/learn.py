@@ -20,6 +20,7 @@ from clients.parameters import model_arrays
 from fedmac.build import build_strategy, build_uplink
 from fedmac.record import RoundRecord
 from fedmac.scenario import Scenario, Variant
+from strategies.iterative import IterativeStrategy
 from strategies.over_the_air import OverTheAir
 
 
@@ -52,9 +53,10 @@ def learn(
         on_round({"variant": variant.name, "seed": seed} | record)
 
     journal = _Journal(scenario, workplace, note_round)
-    strategy = OverTheAir(
-        build_strategy(scenario), build_uplink(scenario, seed), seed=seed, on_exchange=journal.note_exchange
-    )
+    inner = build_strategy(scenario)
+    if isinstance(inner, IterativeStrategy):
+        inner.on_iteration = journal.note_iteration
+    strategy = OverTheAir(inner, build_uplink(scenario, seed), seed=seed, on_exchange=journal.note_exchange)
     initial = model_arrays(workplace.trainer.model)
     with quiet_flower():
         result = strategy.start(
@@ -76,11 +78,29 @@ class _Journal:
         self.workplace = workplace
         self.on_round = on_round
         self.exchange: dict[str, Any] = {}
+        self.iteration: dict[str, Any] = {}
         self.start = time.perf_counter()
         self.wall_evaluate = 0.0
 
     def note_exchange(self, record: dict[str, Any]) -> None:
-        self.exchange = record
+        """Called by the air; of several exchanges in a round what was spent and computed adds up."""
+        before = self.exchange
+        for key in ("train_s_mean", "train_s_max"):
+            if before.get(key) is not None and record.get(key) is not None:
+                record[key] += before[key]
+        if before.get("devices") == record.get("devices") and "energies" in before and "energies" in record:
+            record["energies"] = [a + b for a, b in zip(before["energies"], record["energies"], strict=True)]
+        if "blocks" in before and "blocks" in record:
+            record["blocks"] = before["blocks"] | record["blocks"]
+        record["failures"] = before.get("failures", []) + record["failures"]
+        if "control_bits" in before:
+            record["control_bits"] = before["control_bits"] + record.get("control_bits", 0)
+        # Scalars on the control channel say nothing of the air, and leave what was said of it.
+        self.exchange = record if "devices" in record else before | record
+
+    def note_iteration(self, figures: dict[str, Any]) -> None:
+        """Called by a second-order strategy before its round is evaluated."""
+        self.iteration = figures
 
     def evaluate(self, round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Called by Flower at the end of each round, and with round 0 before the first."""
@@ -94,10 +114,10 @@ class _Journal:
             record |= self._held_out(arrays)
         self.wall_evaluate += time.perf_counter() - start
         if round > 0:
-            exchange = dict(self.exchange)
+            exchange, self.exchange = self.exchange, {}
             metrics = exchange.pop("metrics", {})
             record |= {name: value for name, value in metrics.items() if name != "num-examples"}
-            record |= exchange
+            record |= exchange | self.iteration
         record["wall_evaluate_s"] = self.wall_evaluate
         record["wall_s"] = time.perf_counter() - self.start
         self.on_round(record)

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from fedmac.scenario_errors import ScenarioError, explain, refusal, shown
-from fedmac.scenario_merge import NOT_IN_VARIANTS, hold_in_variant, merge, nest
+from fedmac.scenario_errors import ScenarioError, explain, missing, refusal, shown
+from fedmac.scenario_merge import NOT_IN_VARIANTS, STEP_KEYS, hold_in_variant, merge, nest
 from fedmac.scenario_sections import (
     ChannelSection,
     Count,
@@ -26,7 +26,7 @@ from fedmac.scenario_sections import (
     TrainingSection,
     UplinkSection,
 )
-from strategies.names import STRATEGIES
+from strategies.names import SEPARATELY_CODED, STRATEGIES
 
 FOLDER_NAME = "a text without slashes or leading dot"
 RUN_FILES = frozenset(
@@ -79,12 +79,38 @@ class Scenario(Section):
             )
             accepted = ", ".join(name for name, s in STRATEGIES.items() if not s.individual)
             raise refusal("strategy.name", self.strategy.name, reason, accepted)
+        self._trains_as_its_strategy_does()
         self._has_one_power_limit()
         power_dbm = self.power_control.power_dbm
         if power_dbm is not None and self.channel.units != "physical":
             accepted = 'power or energy_per_round, or channel.units = "physical"'
             raise refusal("power_control.power_dbm", power_dbm, "needs physical units", accepted)
         return self
+
+    def _trains_as_its_strategy_does(self) -> None:
+        name = self.strategy.name
+        if name not in STRATEGIES or not STRATEGIES[name].second_order:
+            if self.training.learning_rate is None:
+                raise missing("training.learning_rate", f'but strategy.name = "{name}" needs it', "a number > 0")
+            return
+        for key in STEP_KEYS:
+            if (value := getattr(self.training, key)) not in (None, 0.0):
+                reason = f'has no meaning with strategy.name = "{name}", which takes no steps on the devices'
+                raise refusal(f"training.{key}", value, reason, f"{key} left out")
+        if self.uplink.kind != "ideal":
+            self._bears_noise(name)
+
+    def _bears_noise(self, name: str) -> None:
+        if not STRATEGIES[name].noise_safe:
+            reason = f'strategy.name = "{name}" is not there over the air yet'
+            raise refusal("uplink.kind", self.uplink.kind, reason, '"ideal"')
+        chosen = self.strategy.parameters
+        mode = chosen.get("over_the_air", "auto")
+        if mode == "no":
+            reason = f'uplink.kind = "{self.uplink.kind}" has noise'
+            raise refusal("strategy.over_the_air", mode, reason, '"auto", "safe" or "as-published"')
+        if self.uplink.code != "uncoded" and mode != "as-published" and not chosen.get("coded_exchanges"):
+            raise ValueError(f"uplink.code = {shown(self.uplink.code)}: {SEPARATELY_CODED}")
 
     def _has_one_power_limit(self) -> None:
         if self.channel.snr_db is None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedmac.scenario_errors import ScenarioError
+from strategies.names import STRATEGIES
 
 NOT_IN_VARIANTS = ("variants", "engine", "seed", "seeds")
 """Keys that are the same for all variants: they run side by side, under the same seeds."""
@@ -45,6 +46,9 @@ RIVALS: dict[str, frozenset[str]] = {
 POWER_LIMITS = {"channel": frozenset({"snr_db"}), "power_control": RIVALS["power_control"]}
 """Keys of two tables that set the same limit: setting it in one table lets go of it in the other."""
 
+STEP_KEYS = ("learning_rate", "local_steps", "local_epochs", "batch_size", "momentum")
+"""Keys of the training table about a device's own steps, which second-order strategies do not take."""
+
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes` put over it, table by table.
@@ -60,7 +64,17 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
             merged[key] = {k: v for k, v in old.items() if k not in dropped} | copy.deepcopy(dict(value))
         else:
             merged[key] = copy.deepcopy(value)
-    return _with_one_power_limit(merged, changes)
+    return _without_steps(_with_one_power_limit(merged, changes), changes)
+
+
+def _without_steps(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` without a device's own steps, if `changes` chooses a strategy that takes none."""
+    strategy, training = changes.get("strategy"), content.get("training")
+    named = STRATEGIES.get(str(strategy.get("name"))) if isinstance(strategy, Mapping) else None
+    if named is None or not named.second_order or not isinstance(training, Mapping):
+        return content
+    given = _keys(changes, "training")
+    return content | {"training": {k: v for k, v in training.items() if k in given or k not in STEP_KEYS}}
 
 
 def _with_one_power_limit(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Model(OpenSection):
 class TrainingSection(Section):
     """What a device does in a round."""
 
-    learning_rate: Positive
+    learning_rate: Positive | None = Field(None, description="needed by all strategies but second-order ones")
     full_batch: bool = Field(False, description="each step uses all of a device's rows")
     local_steps: Count | None = Field(None, description="full-batch steps a round (default 1)")
     local_epochs: Count | None = Field(None, description="passes over a device's rows a round (default 1)")
@@ -100,7 +100,7 @@ class StrategySection(OpenSection):
         for key, value in self.parameters.items():
             if key == "fraction_train" and not 0 < value <= 1:
                 raise refusal(key, value, "the share of the devices that train in a round", "a number > 0 and <= 1")
-            if not math.isfinite(value):
+            if isinstance(value, float) and not math.isfinite(value):
                 raise refusal(key, value, "a parameter of the strategy", "a finite number")
         return self
 

@@ -4,21 +4,48 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
+from channel.codes import Code
 from channel.layout import Layout
 from channel.ledger import Ledger
-from channel.order import DEVICE_QUERY, ORDER_KEY, TRANSMISSION_KEY, TransmitOrder
+from channel.order import (
+    BLOCKS_KEY,
+    DEVICE_QUERY,
+    ORDER_KEY,
+    RECEPTION_KEY,
+    SCALARS_KEY,
+    TRANSMISSION_KEY,
+    TransmitOrder,
+)
 from channel.uplinks import Reception, Uplink, symbol_scale
+from strategies.air_messages import (
+    energy_share,
+    goes_over_the_air,
+    kind_of,
+    metrics_in,
+    model_of,
+    reason_of,
+    weighted_metrics,
+)
+from strategies.air_record import (
+    Record,
+    cost_of_scalars,
+    costs_of,
+    exchange_record,
+    failures_of,
+    round_of,
+)
 from strategies.cohort import (
     BadPayload,
     CohortGrid,
@@ -26,6 +53,7 @@ from strategies.cohort import (
     Gathered,
     MessageCohort,
     Metrics,
+    check_scalars,
     read_seconds,
     read_symbols,
     read_weight,
@@ -34,14 +62,13 @@ from strategies.cohort import (
 QUERY_TIMEOUT = 60.0
 """Seconds to wait for nodes to say which device they are."""
 
-Record = dict[str, Any]
-
 
 class AirGrid(Grid):
     """A Grid whose training replies pass through an uplink: N devices send, one reply with their mean arrives.
 
     Messages of type ``train`` and ``train.<action>`` go over the air; everything else (``evaluate``, ``query``) takes
-    a reliable control channel, the wrapped grid, unchanged.
+    a reliable control channel, the wrapped grid, unchanged. The scalars that devices answer to a ``query.<action>``
+    are charged: 32 bits each, and no energy.
 
     Parameters
     ----------
@@ -123,7 +150,7 @@ class AirGrid(Grid):
             For training messages: what many devices send at once can only be heard by :meth:`send_and_receive`.
         """
         messages = list(messages)
-        if any(_goes_over_the_air(m) for m in messages):
+        if any(goes_over_the_air(m) for m in messages):
             raise RuntimeError(
                 "AirGrid.push_messages: training messages go over the air, where all devices of an exchange send at "
                 "once; use send_and_receive"
@@ -147,12 +174,21 @@ class AirGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and return what arrives: over the air at most one merged reply; the record names who failed."""
         messages = list(messages)
-        if not messages or not _goes_over_the_air(messages[0]):
-            return self.grid.send_and_receive(messages, timeout=timeout)
+        if not messages or not goes_over_the_air(messages[0]):
+            replies = list(self.grid.send_and_receive(messages, timeout=timeout))
+            if messages and kind_of(messages[0]) == MessageType.QUERY:
+                self._report_scalars(messages, replies)
+            return replies
         self.get_node_ids()
         self.exchanges += 1
+        if BLOCKS_KEY in messages[0].content.config_records:
+            return self._exchange_vectors(messages, timeout)
+        return self._exchange_updates(messages, timeout)
+
+    def _exchange_updates(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        """The usual training: devices send their updates, and the reply is the model plus the received mean update."""
         order = self.uplink.order(self.exchanges, self.seed)
-        arrays = _model(messages[0])
+        arrays = model_of(messages[0])
         layout = Layout.of_arrays(arrays)
         # Error feedback lives in a device's context, and an action of the app's own in the app: both need messages.
         start = time.perf_counter()
@@ -160,19 +196,49 @@ class AirGrid(Grid):
         if in_place and isinstance(self.grid, CohortGrid):
             gathered = self.grid.train_cohort(messages, self.weighted_by_key, self.uplink.needs_updates)
         else:
-            gathered = self._gather(messages, order, layout.size, timeout)
-        trained = time.perf_counter()
-        self.wall_train += trained - start
-        if gathered.cohort is None:
-            self._report(messages[0], gathered, None)
-            return []
-        reception = self.uplink.receive(gathered.cohort, self.exchanges, self.seed)
-        self.wall_uplink += time.perf_counter() - trained
-        self._report(messages[0], gathered, reception)
-        if reception.update is None:
+            (gathered,) = self._gather(messages, order, {None: layout.size}, timeout)
+        self.wall_train += time.perf_counter() - start
+        (reception,) = receptions = self._hear([gathered], energy_share(messages[0]))
+        self._report(messages[0], gathered, receptions)
+        if reception is None or reception.update is None:
             return []
         mean = layout.flatten(arrays).astype(np.float64) + reception.update.numpy()
-        return [self._merged_reply(messages[0], arrays | layout.unflatten(mean), gathered)]
+        name = next(iter(messages[0].content.array_records))
+        arrays = arrays | layout.unflatten(mean)
+        return [self._merged_reply(messages[0], name, arrays, gathered, {name: reception})]
+
+    def _exchange_vectors(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        """Devices send vectors, each over a block of channel uses of its own; the reply holds their means."""
+        order = self.uplink.order(self.exchanges, self.seed)
+        if order.build_code().error_feedback:
+            raise ValueError(
+                "AirGrid: error feedback adds to a message what earlier ones left out, which has no meaning for "
+                "vectors that are no updates; accepted: a code without error feedback"
+            )
+        asked = messages[0].content.config_records[BLOCKS_KEY]
+        sizes: dict[str | None, int] = {name: int(str(size)) for name, size in sorted(asked.items())}
+        start = time.perf_counter()
+        gathered = self._gather(messages, order, sizes, timeout)
+        self.wall_train += time.perf_counter() - start
+        receptions = self._hear(gathered, energy_share(messages[0]))
+        self._report(messages[0], gathered[0], receptions, [str(name) for name in sizes])
+        heard = {str(name): one for name, one in zip(sizes, receptions, strict=True) if one is not None}
+        means = {name: one.update.numpy() for name, one in heard.items() if one.update is not None}
+        if len(means) < len(sizes):
+            return self._unheard(messages, gathered[0].failures)
+        return [self._merged_reply(messages[0], "vectors", means, gathered[0], heard)]
+
+    def _hear(self, gathered: Sequence[Gathered], energy_share: float) -> list[Reception | None]:
+        """What the server hears of each block; None where nobody sends."""
+        start = time.perf_counter()
+        receptions = [
+            None
+            if one.cohort is None
+            else self.uplink.receive(one.cohort, self.exchanges, self.seed, block, energy_share)
+            for block, one in enumerate(gathered)
+        ]
+        self.wall_uplink += time.perf_counter() - start
+        return receptions
 
     def _meet(self, strangers: Sequence[int]) -> None:
         # A training message: Flower hands mods no message of a type that the app has no function for.
@@ -190,8 +256,40 @@ class AirGrid(Grid):
         for node in sorted(set(strangers) - set(self._device_of)):
             self._device_of[node] = next(free)
 
-    def _gather(self, messages: list[Message], order: TransmitOrder, size: int, timeout: float | None) -> Gathered:
-        """Ask the devices by message, and check what each sends."""
+    def _gather(
+        self, messages: list[Message], order: TransmitOrder, sizes: Mapping[str | None, int], timeout: float | None
+    ) -> list[Gathered]:
+        """Ask the devices by message, and check what each sends: of each block, those whose reply is good as a whole.
+
+        `sizes` are the lengths of the blocks by name; an update has no name.
+        """
+        code = order.build_code()
+        failures: list[Failure] = []
+        senders: list[_Sender] = []
+        scalars = {name: int(str(n)) for name, n in messages[0].content.config_records.get(SCALARS_KEY, {}).items()}
+        for device, reply in self._ask(messages, order, timeout):
+            if reply is None or reply.has_error():
+                failures.append(Failure(device, reason_of(reply)))
+            else:
+                try:
+                    blocks = [read_symbols(reply, code.uses(size), size, name) for name, size in sizes.items()]
+                    metrics = metrics_in(reply)
+                    check_scalars(metrics, scalars)
+                    weight = read_weight(metrics, self.weighted_by_key)
+                except BadPayload as bad:
+                    failures.append(Failure(device, str(bad)))
+                else:
+                    senders.append(_Sender(device, blocks, weight, metrics, read_seconds(reply)))
+        metrics_of, seconds = [s.metrics for s in senders], [s.seconds for s in senders]
+        return [
+            Gathered(self._cohort(senders, block, size, code), metrics_of, failures, seconds)
+            for block, size in enumerate(sizes.values())
+        ]
+
+    def _ask(
+        self, messages: list[Message], order: TransmitOrder, timeout: float | None
+    ) -> list[tuple[int, Message | None]]:
+        """The devices asked, in the order of their numbers, each with its reply."""
         contents: dict[int, RecordDict] = {}
         for message in messages:
             shared = message.content
@@ -201,115 +299,103 @@ class AirGrid(Grid):
         replies = list(self.grid.send_and_receive(messages, timeout=timeout))
         asked = {m.metadata.message_id: self._device_of[m.metadata.dst_node_id] for m in messages}
         answered = {asked[r.metadata.reply_to_message_id]: r for r in replies}
+        return [(device, answered.get(device)) for device in sorted(asked.values())]
 
-        code = order.build_code()
-        failures: list[Failure] = []
-        senders: list[tuple[int, NDArray[np.floating], float, float, Metrics]] = []
-        seconds: list[float | None] = []
-        for device in sorted(asked.values()):
-            reply = answered.get(device)
-            if reply is None:
-                failures.append(Failure(device, "no reply in time"))
-            elif reply.has_error():
-                failures.append(Failure(device, reply.error.reason or f"error code {reply.error.code}"))
-            else:
-                try:
-                    symbols, norm = read_symbols(reply, code.uses(size), size)
-                    metrics = _metrics(reply)
-                    weight = read_weight(metrics, self.weighted_by_key)
-                except BadPayload as bad:
-                    failures.append(Failure(device, str(bad)))
-                else:
-                    senders.append((device, symbols, norm, weight, metrics))
-                    seconds.append(read_seconds(reply))
+    def _cohort(self, senders: Sequence[_Sender], block: int, size: int, code: Code) -> MessageCohort | None:
         if not senders:
-            return Gathered(None, [], failures)
-        weights = np.array([s[3] for s in senders])
-        cohort = MessageCohort(
-            devices=np.array([s[0] for s in senders]),
+            return None
+        weights = np.array([s.weight for s in senders])
+        return MessageCohort(
+            devices=np.array([s.device for s in senders]),
             weights=weights / weights.sum(),
-            norms=np.array([s[2] for s in senders]),
+            norms=np.array([s.blocks[block][1] for s in senders]),
             size=size,
             total=self._total(),
-            blocks=torch.from_numpy(np.stack([s[1] for s in senders])),
+            blocks=torch.from_numpy(np.stack([s.blocks[block][0] for s in senders])),
             scale=symbol_scale(code, size),
         )
-        return Gathered(cohort, [s[4] for s in senders], failures, seconds)
 
     def _total(self) -> int:
         return max(self._device_of.values(), default=-1) + 1
 
-    def _merged_reply(self, to: Message, arrays: dict[str, NDArray[Any]], gathered: Gathered) -> Message:
+    def _merged_reply(
+        self,
+        to: Message,
+        name: str,
+        arrays: dict[str, NDArray[Any]],
+        gathered: Gathered,
+        heard: Mapping[str, Reception],
+    ) -> Message:
         assert gathered.cohort is not None
         metrics = weighted_metrics(gathered.metrics, gathered.cohort.weights)
         metrics[self.weighted_by_key] = 1.0
-        name = next(iter(to.content.array_records))
+        node_of = {device: node for node, device in self._device_of.items()}
+        nodes = [node_of[device] for device in gathered.cohort.devices.tolist()]
+        noise = {f"{block}.noise-variance": one.noise_variance for block, one in heard.items()}
+        snr = min(one.snr for one in heard.values())
         content = RecordDict(
             {
                 name: ArrayRecord({key: Array(np.ascontiguousarray(a)) for key, a in arrays.items()}),
                 "metrics": MetricRecord(metrics),
+                RECEPTION_KEY: ConfigRecord({"nodes": nodes, "snr": snr, **noise}),
             }
         )
         return Message(content, reply_to=to)
 
-    def _report(self, message: Message, gathered: Gathered, reception: Reception | None) -> None:
-        """Charge the ledger and tell the observer."""
-        config: Mapping[str, Any] = next(iter(message.content.config_records.values()), ConfigRecord())
-        round = int(config.get("server-round", self.exchanges))
-        cohort = gathered.cohort
+    def _unheard(self, messages: Sequence[Message], failures: Sequence[Failure]) -> list[Message]:
+        """Why nothing is heard of the devices that failed, as errors."""
+        reasons = {failure.device: failure.reason for failure in failures}
+        return [
+            Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reasons[device]), reply_to=message)
+            for message in messages
+            if (device := self._device_of[message.metadata.dst_node_id]) in reasons
+        ]
+
+    def _report_scalars(self, messages: Sequence[Message], replies: Iterable[Message]) -> None:
+        """Charge what devices answered on the control channel, and tell the observer."""
+        self.get_node_ids()
+        device_of = {m.metadata.message_id: self._device_of[m.metadata.dst_node_id] for m in messages}
+        answers = {device_of[r.metadata.reply_to_message_id]: r for r in replies}
+        round = round_of(messages[0], self.exchanges)
+        devices = [device for device in sorted(answers) if answers[device].has_content()]
+        cost = cost_of_scalars([answers[device] for device in devices])
         self.ledger.grow(self._total())
-        record: Record = {
-            "exchange": self.exchanges,
-            "round": round,
-            "participants": 0 if cohort is None else len(cohort.devices),
-            "devices": [] if cohort is None else cohort.devices.tolist(),
-            "failures": [{"device": f.device, "reason": f.reason} for f in gathered.failures],
-            "heard": False,
-        }
-        if cohort is not None and reception is not None:
-            seconds = [s for s in gathered.seconds if s is not None]
-            cost = replace(reception.cost, compute_time=max(seconds, default=0.0))
-            self.ledger.charge(round, cohort.devices, cost)
-            amplitudes = reception.record.get("amplitudes")
-            record |= {
-                "heard": reception.update is not None,
-                "weights": cohort.weights.tolist(),
-                "update_norms": cohort.norms.tolist(),
-                "energies": cost.energy.tolist(),
-                "train_s_mean": float(np.mean(seconds)) if seconds else None,
-                "train_s_max": max(seconds, default=None),
-                "silent": [] if amplitudes is None else cohort.devices[np.asarray(amplitudes) == 0].tolist(),
-                "metrics": weighted_metrics(gathered.metrics, cohort.weights),
-                **reception.record,
-            }
-        record |= self.ledger.totals() | {"wall_train_s": self.wall_train, "wall_uplink_s": self.wall_uplink}
+        self.ledger.charge(round, devices, cost)
+        failures = [
+            Failure(device, reason_of(answers.get(device)))
+            for device in sorted(device_of.values())
+            if device not in devices
+        ]
+        self._tell({"round": round, "failures": failures_of(failures), "control_bits": cost.bits})
+
+    def _report(
+        self,
+        message: Message,
+        gathered: Gathered,
+        receptions: Sequence[Reception | None],
+        names: Sequence[str] = (),
+    ) -> None:
+        """Charge the ledger and tell the observer; vectors have their figures by name."""
+        round = round_of(message, self.exchanges)
+        self.ledger.grow(self._total())
+        heard = [reception for reception in receptions if reception is not None]
+        if gathered.cohort is not None:
+            for cost in costs_of(gathered, heard):
+                self.ledger.charge(round, gathered.cohort.devices, cost)
+        record = {"exchange": self.exchanges, "round": round} | exchange_record(gathered, heard, names)
+        self._tell(record, wall_train_s=self.wall_train, wall_uplink_s=self.wall_uplink)
+
+    def _tell(self, record: Record, **more: float) -> None:
         if self.on_exchange is not None:
-            self.on_exchange(record)
+            self.on_exchange(record | self.ledger.totals() | more)
 
 
-def _goes_over_the_air(message: Message) -> bool:
-    return message.metadata.message_type.split(".")[0] == "train"
+@dataclass(frozen=True)
+class _Sender:
+    """A device whose reply is good: its symbols and norm of each block, and what it says of itself."""
 
-
-def _model(message: Message) -> dict[str, NDArray[Any]]:
-    records = message.content.array_records
-    if len(records) != 1:
-        raise ValueError(
-            f"AirGrid: a training message must carry exactly one ArrayRecord (the model), found {list(records)}"
-        )
-    return {name: array.numpy() for name, array in next(iter(records.values())).items()}
-
-
-def _metrics(reply: Message) -> Metrics:
-    return dict(next(iter(reply.content.metric_records.values()), {}))
-
-
-def weighted_metrics(metrics: Sequence[Metrics], weights: NDArray[np.float64]) -> dict[str, Any]:
-    """Weighted mean of each metric that every device reports (numbers, and lists of one length)."""
-    shared = [key for key in metrics[0] if all(key in m for m in metrics)] if metrics else []
-    means: dict[str, Any] = {}
-    for name in shared:
-        values = [np.asarray(m[name], dtype=np.float64) for m in metrics]
-        if len({v.shape for v in values}) == 1:
-            means[name] = np.tensordot(weights, np.stack(values), axes=1).tolist()
-    return means
+    device: int
+    blocks: list[tuple[NDArray[np.floating], float]]
+    weight: float
+    metrics: Metrics
+    seconds: float | None

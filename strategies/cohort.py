@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import Tensor
@@ -102,8 +102,10 @@ class BadPayload(ValueError):
     """A reply that cannot be added to the sum; the message says why."""
 
 
-def read_symbols(message: Message, uses: int, size: int) -> tuple[NDArray[np.floating], float]:
-    """Symbols and norm from a device's reply, checked before they may touch the sum.
+def read_symbols(
+    message: Message, uses: int, size: int, block: str | None = None
+) -> tuple[NDArray[np.floating], float]:
+    """Symbols and norm from a device's reply, checked before they may touch the sum; of one of its vectors by name.
 
     Raises
     ------
@@ -112,22 +114,23 @@ def read_symbols(message: Message, uses: int, size: int) -> tuple[NDArray[np.flo
     """
     arrays = message.content.array_records
     transmission = message.content.config_records.get(TRANSMISSION_KEY)
-    if transmission is None or SYMBOLS_KEY not in arrays or SYMBOLS_KEY not in arrays[SYMBOLS_KEY]:
+    name, prefix = (SYMBOLS_KEY, "") if block is None else (block, f"{block}.")
+    if transmission is None or SYMBOLS_KEY not in arrays or name not in arrays[SYMBOLS_KEY]:
         raise BadPayload("the reply carries no symbols: does the device's ClientApp use the mod clients.transmit?")
     try:
-        symbols = arrays[SYMBOLS_KEY][SYMBOLS_KEY].numpy()
+        symbols = arrays[SYMBOLS_KEY][name].numpy()
     except Exception as error:  # whatever NumPy makes of bytes that a device made up
         raise BadPayload(f"the symbols cannot be read: {type(error).__name__}: {error}") from error
     if symbols.dtype not in (np.float32, np.float64):
         raise BadPayload(f"symbols have dtype {symbols.dtype.str}, expected float32 or float64")
-    if symbols.shape != (uses,) or transmission.get("size") != size:
+    if symbols.shape != (uses,) or transmission.get(f"{prefix}size") != size:
         raise BadPayload(
-            f"symbols of shape {symbols.shape} for an update of {transmission.get('size')!r} entries, "
+            f"symbols of shape {symbols.shape} for an update of {transmission.get(f'{prefix}size')!r} entries, "
             f"expected shape ({uses},) for {size}"
         )
     if not np.isfinite(symbols).all():
         raise BadPayload(f"{int((~np.isfinite(symbols)).sum())} of {uses} symbols are not finite")
-    return symbols, _read_norm(transmission.get("norm"))
+    return symbols, _read_norm(transmission.get(f"{prefix}norm"))
 
 
 def _read_norm(norm: object) -> float:
@@ -138,8 +141,22 @@ def _read_norm(norm: object) -> float:
 
 def read_seconds(message: Message) -> float | None:
     """How long a device says it has computed (s); None if it says nothing that can be believed."""
-    seconds = message.content.config_records[TRANSMISSION_KEY].get("seconds")
+    seconds = message.content.config_records.get(TRANSMISSION_KEY, ConfigRecord()).get("seconds")
     return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else None
+
+
+def check_scalars(metrics: Metrics, wanted: Mapping[str, int]) -> None:
+    """See that metrics hold the numbers asked for, so many of each; infinity is one, NaN is none.
+
+    Raises
+    ------
+    BadPayload
+        Naming the first that they do not.
+    """
+    for name, count in wanted.items():
+        values = np.asarray(metrics.get(name, []), dtype=np.float64)
+        if values.size != count or np.isnan(values).any():
+            raise BadPayload(f"metric {name!r} is {metrics.get(name)!r}, expected numbers: {count}")
 
 
 def read_weight(metrics: Metrics, key: str) -> float:

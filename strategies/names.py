@@ -22,11 +22,18 @@ class StrategyName:
         One line for `fedmac list`.
     individual : bool
         Whether it needs each device's own update.
+    second_order : bool
+        Whether it makes iterations of its own, of devices' gradients and curvature, instead of averaging what devices
+        train: ``training.learning_rate`` and its like are not used.
+    noise_safe : bool
+        Of second-order ones: whether it is there for links with noise.
     """
 
     path: str
     summary: str
     individual: bool = False
+    second_order: bool = False
+    noise_safe: bool = False
 
     def load(self) -> type[Any]:
         """The class."""
@@ -44,6 +51,25 @@ STRATEGIES: dict[str, StrategyName] = {
     "fedyogi": StrategyName(f"{_FLOWER}:FedYogi", "Yogi at the server on the mean update"),
     "fedadagrad": StrategyName(f"{_FLOWER}:FedAdagrad", "Adagrad at the server on the mean update"),
     "fedprox": StrategyName(f"{_FLOWER}:FedProx", "FedAvg with a proximal term at the devices (proximal_mu)"),
+    "dingo": StrategyName(
+        "strategies.dingo:Dingo",
+        "Newton-type, lowers the gradient's norm; no learning rate",
+        second_order=True,
+        noise_safe=True,
+    ),
+    "giant": StrategyName(
+        "strategies.giant:Giant", "mean of the devices' Newton directions, for convex losses", second_order=True
+    ),
+    "disco": StrategyName(
+        "strategies.disco:Disco", "damped Newton, conjugate gradients across devices, convex", second_order=True
+    ),
+    "inexact-dane": StrategyName(
+        "strategies.dane:InexactDane", "mean of models from SVRG steps on a shared problem", second_order=True
+    ),
+    "aide": StrategyName("strategies.dane:Aide", "InexactDANE, accelerated", second_order=True),
+    "synchronous-sgd": StrategyName(
+        "strategies.synchronous_sgd:SynchronousSgd", "a step against the mean mini-batch gradient", second_order=True
+    ),
     "fedmedian": StrategyName(f"{_FLOWER}:FedMedian", "coordinate-wise median", True),
     "fedtrimmedavg": StrategyName(f"{_FLOWER}:FedTrimmedAvg", "trimmed mean", True),
     "krum": StrategyName(f"{_FLOWER}:Krum", "the update nearest to its neighbours", True),
@@ -53,10 +79,16 @@ STRATEGIES: dict[str, StrategyName] = {
 }
 """Strategies by name; those that need individual updates wait for a digital link."""
 
+SEPARATELY_CODED = (
+    "coding each exchange on its own by a ratio r bounds its SNR by 1 / (1/r - 1), whatever the energy, and curvature "
+    'magnifies what is left; accepted: "uncoded", or strategy.coded_exchanges = true'
+)
+"""Why a strategy that is there for links with noise refuses a code."""
+
 SET_BY_FEDMAC = frozenset(
     {
         "self", "min_train_nodes", "min_evaluate_nodes", "min_available_nodes", "weighted_by_key", "arrayrecord_key",
-        "configrecord_key", "train_metrics_aggr_fn", "evaluate_metrics_aggr_fn",
+        "configrecord_key", "train_metrics_aggr_fn", "evaluate_metrics_aggr_fn", "on_iteration",
     }
 )  # fmt: skip
 
@@ -87,5 +119,15 @@ def check_strategy(name: str, parameters: Mapping[str, Any]) -> None:
             close = difflib.get_close_matches(key, accepted, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
             raise ValueError(f"{key} = {value!r}: {name} has no such parameter; {hint}accepted: {', '.join(accepted)}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        default = _default(name, key)
+        if isinstance(default, str | bool):
+            if type(value) is not type(default):
+                raise ValueError(
+                    f"{key} = {value!r}: accepted: {'a text' if isinstance(default, str) else 'true, false'}"
+                )
+        elif isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{key} = {value!r}: accepted: a number")
+
+
+def _default(name: str, parameter: str) -> object:
+    return inspect.signature(STRATEGIES[name].load().__init__).parameters[parameter].default

@@ -25,7 +25,8 @@ from flwr.serverapp.strategy import (
 
 from channel.randomness import key
 from channel.uplinks import Uplink
-from strategies.air_grid import AirGrid, Record
+from strategies.air_grid import AirGrid
+from strategies.air_record import Record
 
 NEEDS_INDIVIDUAL_UPDATES: tuple[type[Strategy], ...] = (
     Bulyan,

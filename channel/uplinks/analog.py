@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from channel.mac import receive
 from channel.order import TransmitOrder
 from channel.power import PowerControl
 from channel.randomness import generator, key
-from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, Reception, Uplink, symbol_scale
+from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, Reception, Uplink, check_share, symbol_scale
 
 
 @dataclass
@@ -82,12 +83,13 @@ class AnalogUplink(Uplink):
             return Grant(uses, self.energy_per_round)
         return Grant(uses, float(self.channel.energy(np.sqrt([self._power_limit(uses)]), uses)[0]))
 
-    def receive(self, cohort: Cohort, exchange: int, seed: int) -> Reception:
+    def receive(self, cohort: Cohort, exchange: int, seed: int, block: int = 0, energy_share: float = 1.0) -> Reception:
         """Power control, superposition, noise, decoding."""
+        check_share(energy_share)
         size, uses = cohort.size, self.code.uses(cohort.size)
         scale = symbol_scale(self.code, size)
         state = self.channel.state(exchange, cohort.devices, cohort.total, seed)
-        limit = self._power_limit(uses)
+        limit = self._power_limit(uses) * energy_share
         allocation = self.power_control.allocate(
             state.gains,
             cohort.weights * cohort.norms / scale,
@@ -99,10 +101,12 @@ class AnalogUplink(Uplink):
         with np.errstate(divide="ignore", invalid="ignore"):
             gains = np.where(cohort.norms > 0, a * np.abs(state.gains) * amplitudes * scale / cohort.norms, 0.0)
 
-        code_seed = self.order(exchange, seed).seed
+        code_seed = self.order(exchange, seed).of_block(block).seed
         superposed = self._superpose(cohort, np.stack([gains, cohort.weights]), code_seed)
         noise_variance = a**2 * state.noise_power
-        received = receive(superposed.coded[0], noise_variance, generator(seed, "noise", exchange))
+        received = receive(
+            superposed.coded[0], noise_variance, generator(seed, "noise", exchange, *([block] if block else []))
+        )
         received = self._erase(received, seed)
         heard = bool(np.any(amplitudes > 0)) or not np.any(cohort.norms > 0)
         update = self.code.decode(received, size, code_seed, noise_variance) if heard else None
@@ -126,7 +130,23 @@ class AnalogUplink(Uplink):
             air_time=self.channel.seconds(uses),
             bits=CONTROL_BITS * len(cohort.devices),
         )
-        return Reception(update, cost, record)
+        return Reception(
+            update,
+            cost,
+            record,
+            noise_variance=self._known_error(received, size, float(allocation.mse), noise_variance),
+            snr=_ratio(self._power_limit(uses) * float(np.mean(np.abs(state.gains) ** 2)), state.noise_power),
+        )
+
+    def _known_error(self, received: Tensor, size: int, predicted: float, noise_variance: float) -> float:
+        """Expected squared error of an entry of the mean: power control's own figure, after decoding.
+
+        The receiver knows no norm of the mean; what a code makes of it is reckoned from the power received.
+        """
+        entries = len(received) / self.code.expected_energy_ratio(size)
+        signal = max(0.0, float(received.square().mean()) - noise_variance) * entries
+        misalignment = max(0.0, predicted - noise_variance) * entries
+        return self.code.mean_squared_error(size, signal, misalignment, noise_variance) / size
 
     def _power_limit(self, uses: int) -> float:
         if self.energy_per_round is None:
@@ -168,6 +188,10 @@ class AnalogUplink(Uplink):
             "mse_measured": float((update - mean).square().sum()),
             "mse_predicted": None if self.erasure else predicted,
         }
+
+
+def _ratio(signal: float, noise: float) -> float:
+    return signal / noise if noise > 0 else math.inf
 
 
 @dataclass(frozen=True)

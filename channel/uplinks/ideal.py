@@ -10,7 +10,7 @@ from channel.channel import Channel
 from channel.ledger import Cost
 from channel.order import TransmitOrder
 from channel.randomness import key
-from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, Reception, Uplink
+from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, Reception, Uplink, check_share
 
 FLOAT_BITS = 32
 """Bits charged for an entry of an update: it is sent as it is, in single precision."""
@@ -55,15 +55,16 @@ class IdealUplink(Uplink):
             return Grant(uses, self.energy_per_round)
         return Grant(uses, float(self.channel.energy(np.sqrt([self.power_limit or 0.0]), uses)[0]))
 
-    def receive(self, cohort: Cohort, exchange: int, seed: int) -> Reception:
+    def receive(self, cohort: Cohort, exchange: int, seed: int, block: int = 0, energy_share: float = 1.0) -> Reception:
         """The exact mean ``sum w_i x_i``."""
+        check_share(energy_share)
         mean = cohort.updates(cohort.weights[None])
         if mean is None:
             mean = cohort.signals(cohort.weights[None])
         grant, senders = self.grant(cohort.size), len(cohort.devices)
         cost = Cost(
             uses=grant.uses,
-            energy=np.full(senders, grant.energy),
+            energy=np.full(senders, energy_share * grant.energy),
             air_time=self.channel.seconds(grant.uses),
             bits=senders * (CONTROL_BITS + FLOAT_BITS * cohort.size),
         )

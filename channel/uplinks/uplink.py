@@ -6,6 +6,7 @@ hears and what it cost.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -70,11 +71,18 @@ class Reception:
         What the exchange took.
     record : dict
         Figures for the run's record (JSON-ready).
+    noise_variance : float
+        Expected squared error of one entry of `update`, as the receiver can know it; 0 on a perfect link.
+    snr : float
+        Mean over the senders of what a device at its power limit arrives with, over the noise, per channel use;
+        infinite on a perfect link.
     """
 
     update: Tensor | None
     cost: Cost
     record: dict[str, Any] = field(default_factory=dict)
+    noise_variance: float = 0.0
+    snr: float = math.inf
 
 
 CONTROL_BITS = 64
@@ -115,7 +123,7 @@ class Uplink(ABC):
         """What an exchange of updates of `size` entries may cost."""
 
     @abstractmethod
-    def receive(self, cohort: Cohort, exchange: int, seed: int) -> Reception:
+    def receive(self, cohort: Cohort, exchange: int, seed: int, block: int = 0, energy_share: float = 1.0) -> Reception:
         """What the server hears when `cohort` sends, and the cost.
 
         Parameters
@@ -126,9 +134,20 @@ class Uplink(ABC):
             Number of the exchange, from 1.
         seed : int
             Seed of the run.
+        block : int, default 0
+            Which of the vectors that an exchange carries; each is sent on its own, over the same fading.
+        energy_share : float, default 1
+            What the exchange may use of the energy granted to one, > 0: exchanges that need less than others leave
+            it to them.
         """
 
 
 def symbol_scale(code: Code, size: int) -> float:
     r""":math:`\sqrt n` with :math:`E\|Ax\|^2 = (m/n)\|x\|^2`: ``A x * scale / ||x||`` has unit mean power a use."""
     return float(np.sqrt(code.uses(size) / code.expected_energy_ratio(size)))
+
+
+def check_share(energy_share: float) -> None:
+    """Refuse a share of an exchange's energy that is not a finite number > 0."""
+    if not 0 < energy_share < math.inf:
+        raise ValueError(f"energy_share = {energy_share!r}: accepted: a finite number > 0")

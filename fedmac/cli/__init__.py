@@ -70,11 +70,12 @@ def _explain(error: Exception) -> int:
     from fedmac.engines.flower import EngineError
     from fedmac.engines.workers import WorkerDied
     from fedmac.record import FolderInTheWay, NoRunHere, RecordError
+    from strategies.iterations import NobodyAnswers
 
     if isinstance(error, FolderInTheWay | NoRunHere | DataUnavailable):
         say(str(error))
         return BAD_INPUT
-    if isinstance(error, RecordError | EngineError | WorkerDied):
+    if isinstance(error, RecordError | EngineError | WorkerDied | NobodyAnswers):
         say(str(error))
         return FAILURE
     traceback.print_exception(error)

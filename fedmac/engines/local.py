@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
@@ -65,7 +63,7 @@ class LocalGrid(CohortGrid):
     """Flower's Grid over devices simulated in place: deterministic, without serialising models.
 
     Training messages for FedMAC's own devices are handled by :meth:`train_cohort`; every other message runs the
-    ClientApp in this process, one after the other.
+    ClientApp, in the worker that always serves the device.
 
     Parameters
     ----------
@@ -87,11 +85,10 @@ class LocalGrid(CohortGrid):
     ) -> None:
         self.app = app
         self.devices = len(workplace.data.parts)
-        self.team = Team(workplace, workers=workers, threads=threads, memory=memory)
+        self.team = Team(workplace, app, workers=workers, threads=threads, memory=memory)
         # Flower's Message constructor asks who is speaking.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
         self._run = Run.create_empty(run_id=1)
-        self._contexts: dict[int, Context] = {}
         self._replies: dict[str, Message] = {}
         self._sent = 0
 
@@ -125,12 +122,13 @@ class LocalGrid(CohortGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Let each addressed device handle its message now; replies wait for :meth:`pull_messages`."""
-        ids = []
+        messages = list(messages)
         for message in messages:
             self._sent += 1
             message.metadata.__dict__["_message_id"] = f"local-{self._sent}"
-            self._replies[message.metadata.message_id] = self._handle(message)
-            ids.append(message.metadata.message_id)
+        ids = [message.metadata.message_id for message in messages]
+        replies = self.team.handle([(m.metadata.dst_node_id - FIRST_NODE, m) for m in messages])
+        self._replies |= dict(zip(ids, replies, strict=True))
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -176,17 +174,6 @@ class LocalGrid(CohortGrid):
             failures,
             [report.seconds for report, _, _ in senders],
         )
-
-    def _handle(self, message: Message) -> Message:
-        node = message.metadata.dst_node_id
-        if node not in self._contexts:
-            config: dict[str, Any] = {"partition-id": node - FIRST_NODE, "num-partitions": self.devices}
-            self._contexts[node] = Context(1, node, config, RecordDict(), {})
-        try:
-            return self.app(message, self._contexts[node])
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
     def __enter__(self) -> LocalGrid:
         return self

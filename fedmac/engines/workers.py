@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -102,10 +105,14 @@ class Lanes:
         Where lane sums go, shared.
     capacity : int
         Updates that a lane keeps.
+    app : ClientApp
+        The devices' app, for messages that are not plain training.
     """
 
-    def __init__(self, workplace: Workplace, received: Tensor, sums: Tensor, capacity: int) -> None:
+    def __init__(self, workplace: Workplace, received: Tensor, sums: Tensor, capacity: int, app: ClientApp) -> None:
         self.workplace = workplace
+        self.app = app
+        self.contexts: dict[int, Context] = {}
         self.received = received
         self.sums = sums
         self.capacity = capacity
@@ -123,6 +130,21 @@ class Lanes:
         """Write ``gains @ updates`` of each lane, (R, devices of the lane) @ (devices, d), to the lane's sums."""
         for lane, (devices, gains) in lanes.items():
             self._superpose_lane(lane, devices, gains)
+
+    def handle(self, messages: Sequence[tuple[int, Message]]) -> list[Message]:
+        """Let the app of each addressed device handle its message; what a device keeps between messages lives here."""
+        return [self._handle(device, message) for device, message in messages]
+
+    def _handle(self, device: int, message: Message) -> Message:
+        if device not in self.contexts:
+            node = message.metadata.dst_node_id
+            config: dict[str, Any] = {"partition-id": device, "num-partitions": len(self.workplace.data.parts)}
+            self.contexts[device] = Context(1, node, config, RecordDict(), {})
+        try:
+            return self.app(message, self.contexts[device])
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
     def _train_lane(self, lane: int, devices: Sequence[int], capacity: int) -> list[DeviceReport]:
         rows, rest = self._buffers(lane, min(len(devices), capacity))
@@ -196,16 +218,18 @@ class Team:
         Threads of each worker's computations.
     memory : int
         Bytes that kept updates may take, in all processes together.
+    app : ClientApp
+        The devices' app, for messages that are not plain training.
     """
 
-    def __init__(self, workplace: Workplace, *, workers: int, threads: int, memory: int) -> None:
+    def __init__(self, workplace: Workplace, app: ClientApp, *, workers: int, threads: int, memory: int) -> None:
         self.size = workplace.trainer.size
         self.threads = threads
         dtype = workplace.trainer.state.dtype
         self.received = _shared_tensor((self.size,), dtype)
         self.sums = _shared_tensor((LANES, ROWS, self.size), dtype)
         capacity = memory // (LANES * self.received.numel() * self.received.element_size())
-        self.here = Lanes(workplace, self.received, self.sums, capacity)
+        self.here = Lanes(workplace, self.received, self.sums, capacity, app)
         self.connections: list[Connection] = []
         self.processes: list[multiprocessing.process.BaseProcess] = []
         self._lanes: dict[int, list[int]] = {}
@@ -252,6 +276,13 @@ class Team:
             blocks.append(self._add_up(len(rows)))
         return torch.cat(blocks)
 
+    def handle(self, messages: Sequence[tuple[int, Message]]) -> list[Message]:
+        """Let each device handle its message, in the order given; a device is always served by the same worker."""
+        count = max(1, len(self.connections))
+        parts = [[one for one in messages if one[0] % count == worker] for worker in range(count)]
+        answers = [iter(answer) for answer in self._each("handle", [(part,) for part in parts])]
+        return [next(answers[device % count]) for device, _ in messages]
+
     def _add_up(self, rows: int) -> Tensor:
         total = torch.zeros((rows, self.size), dtype=torch.float64)
         for lane in self._lanes:
@@ -260,18 +291,21 @@ class Team:
 
     def _everyone(self, task: str, lanes: Mapping[int, Any], *arguments: Any) -> list[Any]:
         """Have each worker do `task` on its lanes; the answers in the order of the workers."""
+        count, order = max(1, len(self.connections)), list(lanes)
+        return self._each(task, [({lane: lanes[lane] for lane in order[i::count]}, *arguments) for i in range(count)])
+
+    def _each(self, task: str, work: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Have each worker do `task` on its own arguments; this process does it where there are no workers."""
         if not self.connections:
             before = torch.get_num_threads()
             torch.set_num_threads(self.threads)
             try:
-                return [getattr(self.here, task)(lanes, *arguments)]
+                return [getattr(self.here, task)(*work[0])]
             finally:
                 torch.set_num_threads(before)
-        count = len(self.connections)
-        order = list(lanes)
-        for i in range(count):
-            self._send(i, (task, ({lane: lanes[lane] for lane in order[i::count]}, *arguments)))
-        return [self._answer(i) for i in range(count)]
+        for i, arguments in enumerate(work):
+            self._send(i, (task, arguments))
+        return [self._answer(i) for i in range(len(work))]
 
     def _send(self, worker: int, work: tuple[str, tuple[Any, ...]]) -> None:
         try:

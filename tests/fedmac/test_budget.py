@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import fedmac
-from fedmac.budget import budget_of
+from fedmac.budget import Budget, budget_of
 from fedmac.build import build_uplink
 from fedmac.scenario import Scenario
 from tests.fedmac.small_scenario import VARIANTS, small
@@ -69,3 +69,13 @@ def test_no_limit_means_a_power_of_one() -> None:
     uplink = build_uplink(Scenario.load(content), 0)
     assert uplink.grant(PARAMETERS).energy == pytest.approx(USES)
     assert math.isfinite(uplink.grant(PARAMETERS).energy)
+
+
+def test_what_depends_on_the_run_is_no_budget_and_is_compared_by_what_it_cost(tmp_path: Path) -> None:
+    changes = {"training.l2": 1e-3, "training.dtype": "float64", "strategy.name": "dingo", "uplink.kind": "ideal"}
+    run = fedmac.run(small(changes), out=tmp_path / "dingo", report=False)
+    (variant,) = run.scenario.resolve()
+    assert budget_of(variant.scenario, PARAMETERS) == Budget(None, None)
+    (series,) = fedmac.compare([run.folder], y="objective").series
+    assert series.budget.channel_uses == run.summary["variants"][0]["channel_uses"]
+    assert series.budget.energy == pytest.approx(run.summary["variants"][0]["energy_j_per_device_mean"])

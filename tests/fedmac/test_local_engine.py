@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 from torch import nn
 
 from channel import AnalogUplink, Channel, IdealUplink, MinimumMSE, RandomLinearCode, Rayleigh, Uncoded, Uplink
-from clients.app import Workplace
+from clients.app import Workplace, client_app
 from clients.parameters import model_arrays
 from clients.training import Trainer, Training
 from fedmac.engines.local import FIRST_NODE
@@ -103,7 +104,7 @@ def test_devices_beyond_the_memory_are_trained_again_to_the_same_updates(fits: i
     gains = np.random.default_rng(0).random((3, 40))
     superpositions = []
     for memory in (10**9, 16 * fits * start.numel() * 8):
-        team = Team(work, workers=workers, threads=1, memory=memory)
+        team = Team(work, client_app(lambda *_: work), workers=workers, threads=1, memory=memory)
         team.train(start, range(40), {"server-round": 1}, keep=True)
         superpositions.append(team.superpose(np.arange(40), gains))
         team.close()
@@ -124,11 +125,11 @@ def test_aligned_devices_need_not_be_trained_again(monkeypatch: pytest.MonkeyPat
     examples = np.array([len(work.data.device(device)) for device in range(48)], dtype=float)
     gains = np.stack([0.37 * examples, examples / examples.sum()])
     gains[0, [4, 11]] *= 0.5
-    team = Team(work, workers=1, threads=1, memory=0)
+    team = Team(work, client_app(lambda *_: work), workers=1, threads=1, memory=0)
     team.train(start, range(48), {"server-round": 1}, keep=True)
     superposed = team.superpose(np.arange(48), gains)
     assert sorted(trained) == sorted([*range(48), 4, 11])
-    plenty = Team(work, workers=1, threads=1, memory=10**9)
+    plenty = Team(work, client_app(lambda *_: work), workers=1, threads=1, memory=10**9)
     plenty.train(start, range(48), {"server-round": 1}, keep=True)
     # Sums of 48 terms of order one, in another order.
     torch.testing.assert_close(superposed, plenty.superpose(np.arange(48), gains), rtol=1e-12, atol=1e-12)
@@ -157,7 +158,7 @@ def test_layers_that_draw_or_count_do_not_know_the_workers_either() -> None:
             work = Workplace(Trainer(model), fleet.digits(6, rows=12), Training(0.1, batch_size=7), seed=0)
             torch.manual_seed(workers)
             before = torch.get_rng_state()
-            team = Team(work, workers=workers, threads=1, memory=10**9)
+            team = Team(work, ClientApp(), workers=workers, threads=1, memory=10**9)
             team.train(work.trainer.state.clone(), range(6), {"server-round": 1}, keep=True)
             updates.append(team.superpose(np.arange(6), np.eye(6)))
             team.close()

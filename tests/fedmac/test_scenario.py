@@ -55,6 +55,29 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"strategy.fraction_train": 1.5}, ["strategy.fraction_train = 1.5", "a number > 0 and <= 1"]),
     ({"strategy.fraction_train": float("nan")}, ["strategy.fraction_train = nan", "a number > 0 and <= 1"]),
     ({"strategy.name": "krum"}, ["strategy.name = 'krum'", "each device's own update", "digital link", "fedprox"]),
+    (
+        {"training": {"full_batch": True}},
+        ["training.learning_rate: missing", 'strategy.name = "fedavg" needs it', "accepted: a number > 0"],
+    ),
+    (
+        {"strategy.name": "dingo"},
+        ["training.learning_rate = 0.5", 'strategy.name = "dingo"', "no steps", "accepted: learning_rate left out"],
+    ),
+    ({"strategy.name": "dingo", "training": {"momentum": 0.5}}, ["training.momentum = 0.5", "momentum left out"]),
+    (
+        {"strategy.name": "giant", "training": {}},
+        ["uplink.kind = 'over-the-air'", 'strategy.name = "giant" is not there over the air yet', '"ideal"'],
+    ),
+    ({"strategy.name": "dingo", "training": {}}, ["uplink.code = 'random-linear'", "SNR", 'accepted: "uncoded"']),
+    (
+        {"strategy": {"name": "dingo", "over_the_air": "no"}, "training": {}, "uplink": {}},
+        ["strategy.over_the_air = 'no'", "has noise", '"safe"'],
+    ),
+    ({"strategy": {"name": "dingo", "exchange": 3}, "training": {}}, ["strategy.exchange = 3", "accepted: a text"]),
+    (
+        {"strategy": {"name": "dingo", "thta": 3.0}, "training": {}},
+        ["strategy.thta = 3.0", "did you mean theta?", "accepted: theta, phi, rho"],
+    ),
     ({"uplink.ratio": 0}, ["uplink.ratio = 0", "a number > 0 and <= 1"]),
     ({"uplink.ratio": 1.5}, ["uplink.ratio = 1.5", "a number > 0 and <= 1"]),
     ({"uplink.ratio": 0.5, "uplink.uses": 3}, ["uplink.uses = 3", "ratio = 0.5", "one of the two"]),
@@ -104,6 +127,14 @@ REFUSED_BY_ITS_PART: list[tuple[dict[str, Any], list[str]]] = [
     ({"training.device": "tpu"}, ["training.device", "'tpu'", "accepted: auto, cpu, cuda"]),
     ({"uplink": {"code": "random-linear", "uses": 10**9}}, ["uplink.uses", "1000000000", "accepted: 1 to 650"]),
     ({"variants": [{"name": "big", "data": {"devices": 2000}}]}, ['variant "big": data.devices = 2000']),
+    (
+        {"strategy": {"name": "dingo", "exchange": "oficial"}, "training": {}, "uplink": {"kind": "ideal"}},
+        ["strategy.exchange = 'oficial'", "accepted: lean, official"],
+    ),
+    (
+        {"strategy": {"name": "dingo", "theta": -1.0}, "training": {}, "uplink": {"kind": "ideal"}},
+        ["strategy.theta = -1.0", "accepted: a finite number > 0"],
+    ),
 ]
 
 
@@ -271,6 +302,25 @@ def test_a_variant_can_choose_away_what_toml_cannot_unset(base: dict[str, Any], 
     for table, keys in variant.items():
         for key, value in keys.items():
             assert chosen[table][key] == value
+
+
+def test_a_variant_may_choose_a_strategy_that_takes_no_steps_on_the_devices() -> None:
+    base = small({"training.local_steps": 3, "training.l2": 0.01})
+    v = resolved({"strategy": {"name": "dingo", "theta": 0.1}, "uplink": {"kind": "ideal"}}, base)
+    assert (v.training.learning_rate, v.training.local_steps, v.training.l2) == (None, None, 0.01)
+    assert v.strategy.parameters == {"theta": 0.1}
+    assert resolved({"rounds": 2}, base).training.learning_rate == 0.5
+
+
+def test_a_variant_that_takes_steps_says_how_large_if_the_others_take_none() -> None:
+    base = small({"strategy.name": "dingo", "uplink.kind": "ideal"})
+    assert base["training"] == {"full_batch": True}
+    v = resolved({"strategy": {"name": "fedavg"}, "training": {"learning_rate": 0.2}}, base)
+    assert v.training.learning_rate == 0.2
+    with pytest.raises(
+        ScenarioError, match=r'variant "v": training\.learning_rate: missing, but strategy\.name = "fedavg"'
+    ):
+        resolved({"strategy": {"name": "fedavg"}}, base)
 
 
 def test_one_limit_of_power_or_length_takes_the_place_of_another() -> None:

@@ -34,7 +34,7 @@ from clients.training import Training
 from fedmac.engines.local import FIRST_NODE
 from fedmac.record import MEASURED
 from strategies import AirGrid, OverTheAir
-from strategies.air_grid import weighted_metrics
+from strategies.air_messages import weighted_metrics
 from tests import fleet
 from tests.fleet import Tamper
 

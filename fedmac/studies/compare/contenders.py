@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 from fedmac.budget import Budget, budget_of
@@ -68,6 +69,8 @@ class Contender:
     def budget(self) -> Budget:
         """What it may spend over all its rounds, as its scenario and the first seed's round 0 tell.
 
+        Of a strategy whose exchanges depend on how the run goes, what it has spent.
+
         Raises
         ------
         RecordError
@@ -80,7 +83,11 @@ class Contender:
             raise RecordError(f"{self.runs.source.folder}: {self.name} has no round 0 that says its parameters")
         examples = start.get("training_examples", math.nan)
         known = int(examples) if math.isfinite(examples) else None
-        return budget_of(self.runs.variant.scenario, int(start["parameters"]), known)
+        budget = budget_of(self.runs.variant.scenario, int(start["parameters"]), known)
+        if budget.channel_uses is not None:
+            return budget
+        uses, energies = (list(self.last(key).values()) for key in ("channel_uses", "energy_j_per_device_mean"))
+        return Budget(round(fmean(uses)), fmean(energies), known) if uses and energies else budget
 
 
 def contenders(runs: Sequence[Runs], y: str, only: Sequence[str], notices: list[str]) -> list[Contender]:

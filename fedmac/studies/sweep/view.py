@@ -41,16 +41,16 @@ def budget_table(sweep: Sweep, shares: Sequence[Share]) -> Table:
     table.add_column("energy per device", justify="right")
     seeds = len(sweep.seeds)
     for share in shares:
-        uses = [float(budget.channel_uses) for budget in share.budgets]
-        energies = [budget.energy for budget in share.budgets]
+        uses = [float(budget.channel_uses) for budget in share.budgets if budget.channel_uses is not None]
+        energies = [budget.energy for budget in share.budgets if budget.energy is not None]
         table.add_row(share.variant, _range(uses), _range(energies, share.units))
     everything = [budget for share in shares for budget in share.budgets]
     units = {unit for share in shares for unit in share.units}
-    total = sum(budget.energy for budget in everything) * seeds
+    total = sum(budget.energy or 0.0 for budget in everything) * seeds
     table.add_section()
     table.add_row(
         "all runs",
-        _amount(float(sum(budget.channel_uses for budget in everything) * seeds)),
+        _amount(float(sum(budget.channel_uses or 0 for budget in everything) * seeds)),
         _range([total], units) if len(units) == 1 else "in two units",
     )
     return table
@@ -117,7 +117,9 @@ def _many(count: int, noun: str) -> str:
 
 
 def _range(values: Sequence[float], units: set[str] | None = None) -> str:
-    """From the least to the most, with units if it is about energy."""
+    """From the least to the most, with units if it is about energy; nothing where it depends on how runs go."""
+    if not values:
+        return "depends on the run"
     low, high = min(values), max(values)
     text = _amount(low) if low == high else f"{_amount(low)} to {_amount(high)}"
     return f"{text} {' or '.join(sorted(_UNITS[u] for u in units))}" if units else text

@@ -1,0 +1,58 @@
+"""Messages and state of devices that answer with vectors: what was asked, what is kept, what is replied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from channel.layout import Layout
+from channel.order import BLOCKS_KEY
+
+STATE_KEY = "fedmac.second-order"
+"""Record of ``Context.state`` that keeps a device's vectors between the exchanges of an iteration."""
+
+
+def config_of(message: Message) -> Mapping[str, Any]:
+    return next(iter(message.content.config_records.values()), ConfigRecord())
+
+
+def vectors_asked(message: Message) -> set[str]:
+    """Names of the vectors that the server wants."""
+    return set(message.content.config_records[BLOCKS_KEY])
+
+
+def arrays_of(message: Message) -> ArrayRecord:
+    return next(iter(message.content.array_records.values()), ArrayRecord())
+
+
+def vector_in(message: Message, name: str) -> Tensor:
+    return torch.from_numpy(arrays_of(message)[name].numpy())
+
+
+def model_in(message: Message) -> Tensor:
+    """The model as one vector."""
+    arrays = {name: array.numpy() for name, array in arrays_of(message).items()}
+    return torch.from_numpy(Layout.of_arrays(arrays).flatten(arrays))
+
+
+def keep(context: Context, *, anew: bool = False, **vectors: Tensor) -> None:
+    record = {} if anew or STATE_KEY not in context.state else dict(context.state.array_records[STATE_KEY])
+    record |= {name: Array(vector.cpu().numpy()) for name, vector in vectors.items()}
+    context.state[STATE_KEY] = ArrayRecord(record)
+
+
+def kept(context: Context, name: str) -> Tensor:
+    if STATE_KEY not in context.state or name not in context.state.array_records[STATE_KEY]:
+        raise RuntimeError(f"this device has no {name} from an earlier message: it must be sent the model first")
+    return torch.from_numpy(np.array(context.state.array_records[STATE_KEY][name].numpy()))
+
+
+def reply_with(message: Message, vectors: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> Message:
+    arrays = {name: Array(np.ascontiguousarray(vector.cpu().numpy())) for name, vector in vectors.items()}
+    content = RecordDict({"vectors": ArrayRecord(arrays), "metrics": MetricRecord({"weight": 1.0, **metrics})})
+    return Message(content, reply_to=message)

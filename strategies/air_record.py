@@ -1,0 +1,87 @@
+"""What an exchange is recorded as, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from flwr.app import Message
+
+from channel.ledger import Cost
+from channel.uplinks import Reception
+from strategies.air_messages import SCALAR_BITS, config_of, scalars_in, weighted_metrics
+from strategies.cohort import Failure, Gathered, read_seconds
+
+Record = dict[str, Any]
+"""JSON-ready figures by name; see docs/record.md."""
+
+
+def exchange_record(gathered: Gathered, heard: Sequence[Reception], names: Sequence[str] = ()) -> Record:
+    """Who sent what, how it was heard, and who failed.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        The devices' replies.
+    heard : sequence of Reception
+        What the server heard of each block; empty if nobody sent.
+    names : sequence of str
+        Of the blocks, where devices sent vectors: their figures go by name. An update has none.
+    """
+    cohort = gathered.cohort
+    record: Record = {
+        "participants": 0 if cohort is None else len(cohort.devices),
+        "devices": [] if cohort is None else cohort.devices.tolist(),
+        "failures": failures_of(gathered.failures),
+        "heard": False,
+    }
+    if cohort is None or not heard:
+        return record
+    seconds = [s for s in gathered.seconds if s is not None]
+    record |= {
+        "heard": all(reception.update is not None for reception in heard),
+        "weights": cohort.weights.tolist(),
+        "energies": np.sum([reception.cost.energy for reception in heard], axis=0).tolist(),
+        "train_s_mean": float(np.mean(seconds)) if seconds else None,
+        "train_s_max": max(seconds, default=None),
+    }
+    if names:
+        return record | {"blocks": {name: one.record for name, one in zip(names, heard, strict=True)}}
+    amplitudes = heard[0].record.get("amplitudes")
+    return record | {
+        "metrics": weighted_metrics(gathered.metrics, cohort.weights),
+        "update_norms": cohort.norms.tolist(),
+        "silent": [] if amplitudes is None else cohort.devices[np.asarray(amplitudes) == 0].tolist(),
+        **heard[0].record,
+    }
+
+
+def costs_of(gathered: Gathered, heard: Sequence[Reception]) -> list[Cost]:
+    """What the blocks of an exchange cost; the devices' computing, which comes before all of them, with the first."""
+    slowest = max((s for s in gathered.seconds if s is not None), default=0.0)
+    return [
+        replace(reception.cost, compute_time=slowest if block == 0 else 0.0) for block, reception in enumerate(heard)
+    ]
+
+
+def cost_of_scalars(answers: Sequence[Message]) -> Cost:
+    """What answers on the control channel cost: bits, and the time of the slowest."""
+    return Cost(
+        uses=0,
+        energy=np.zeros(len(answers)),
+        air_time=0.0,
+        bits=SCALAR_BITS * sum(map(scalars_in, answers)),
+        compute_time=max((read_seconds(answer) or 0.0 for answer in answers), default=0.0),
+    )
+
+
+def failures_of(failures: Sequence[Failure]) -> list[Record]:
+    """Devices that were asked and did not send, and why."""
+    return [{"device": failure.device, "reason": failure.reason} for failure in failures]
+
+
+def round_of(message: Message, exchange: int) -> int:
+    """The round a message belongs to, as the strategy says; the exchange's number if it does not."""
+    return int(str(config_of(message).get("server-round", exchange)))

@@ -1,0 +1,140 @@
+"""Strategies that make the exchanges of their iterations themselves."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from channel.layout import Layout
+from strategies.iterations import Figures, Iterations, Look, NobodyAnswers, Vanished
+from strategies.mean_exchange import WEIGHT_KEY, MeanExchange, Vector
+
+__all__ = [
+    "Figures",
+    "Iterations",
+    "IterativeStrategy",
+    "Look",
+    "NobodyAnswers",
+    "Vanished",
+    "check_choice",
+    "check_counts",
+    "check_not_negative",
+    "check_positive",
+]
+
+
+class IterativeStrategy(Strategy):
+    """A strategy that makes the exchanges of its iterations itself.
+
+    A subclass says in :meth:`begin` what its iterations are. Its weights are those the devices send.
+
+    Attributes
+    ----------
+    on_iteration : callable or None
+        Called with each iteration's figures; see docs/record.md.
+    """
+
+    weighted_by_key = WEIGHT_KEY
+    on_iteration: Callable[[Figures], None] | None = None
+
+    @abstractmethod
+    def begin(self, exchange: MeanExchange, w: Vector) -> Iterations:
+        """A run from the initial model `w`, of shape (d,). Called once by :meth:`start`."""
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run `num_rounds` iterations; parameters as those of ``Strategy.start``. Federated evaluation is not used.
+
+        What devices draw is fixed by the entry ``seed`` of `train_config`, 0 without it.
+        """
+        model = {name: array.numpy() for name, array in initial_arrays.items()}
+        layout = Layout.of_arrays(model)
+        exchange = MeanExchange(grid, layout.size, train_config or ConfigRecord(), timeout)
+        run = self.begin(exchange, layout.flatten(model))
+        result = Result()
+
+        def note(round: int) -> None:
+            arrays = {name: Array(np.ascontiguousarray(a)) for name, a in layout.unflatten(run.w).items()}
+            result.arrays = ArrayRecord(arrays)
+            metrics = evaluate_fn(round, result.arrays) if evaluate_fn else None
+            if metrics is not None:
+                result.evaluate_metrics_serverapp[round] = metrics
+
+        note(0)
+        for iteration in range(num_rounds):
+            figures = run.iterate(iteration)
+            if figures is None:
+                break
+            if self.on_iteration is not None:
+                self.on_iteration(figures)
+            note(iteration + 1)
+            if "stopped" in figures:
+                break
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Never called: an iteration is several exchanges, which :meth:`start` makes."""
+        return []
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Never called, see :meth:`configure_train`."""
+        return None, None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Never called: the model is evaluated by the server."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Never called, see :meth:`configure_evaluate`."""
+        return None
+
+    def summary(self) -> None:
+        """Nothing beside the record."""
+
+
+def check_positive(**values: float) -> None:
+    """Refuse what is not a finite number > 0."""
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} = {value!r}: accepted: a finite number > 0")
+
+
+def check_not_negative(**values: float) -> None:
+    """Refuse what is not a finite number >= 0."""
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} = {value!r}: accepted: a finite number >= 0")
+
+
+def check_counts(**counts: float) -> None:
+    """Refuse what is not a whole number >= 1."""
+    for name, count in counts.items():
+        if not 1 <= count < math.inf or count != int(count):
+            raise ValueError(f"{name} = {count!r}: accepted: an integer >= 1")
+
+
+def check_choice(accepted: Collection[str], **values: str) -> None:
+    """Refuse what is not one of `accepted`."""
+    for name, value in values.items():
+        if value not in accepted:
+            raise ValueError(f"{name} = {value!r}: accepted: {', '.join(accepted)}")
