@@ -33,10 +33,10 @@ def add_dingo_over_the_air(app: ClientApp, objective_of: FindObjective) -> None:
         """Take over the model w, or step to it along the last direction; reply the gradient of f_i there."""
         objective, config = objective_of(context, config_of(message)), config_of(message)
         if "model" in arrays_of(message):
-            w = vector_in(message, "model")
+            w = vector_in(message, "model", objective.device)
         else:
-            w, step = kept(context, "w"), float(config["step-size"])
-            w = w + step * kept(context, "direction") if step > 0 else w
+            w, step = kept(context, "w", objective.device), float(config["step-size"])
+            w = w + step * kept(context, "direction", objective.device) if step > 0 else w
         own = objective.value_and_gradient(w)[1]
         keep(context, anew=True, w=w)
         frame = Frame.from_config(config, len(w))
@@ -46,7 +46,7 @@ def add_dingo_over_the_air(app: ClientApp, objective_of: FindObjective) -> None:
     def damped_newton(message: Message, context: Context) -> Message:
         r"""Reply :math:`c_i \approx (H_i + \mu I)^{-1} \hat g`, see :func:`solve_to_noise`."""
         objective, config = objective_of(context, config_of(message)), config_of(message)
-        w, g = kept(context, "w"), vector_in(message, "gradient")
+        w, g = kept(context, "w", objective.device), vector_in(message, "gradient", objective.device)
         frame = Frame.from_config(config, len(w))
         hessian = objective.hessian(w)
         own = solve_to_noise((lambda v: frame.project(hessian(frame.lift(v)))) if frame else hessian, g, config)
@@ -61,8 +61,8 @@ def add_dingo_over_the_air(app: ClientApp, objective_of: FindObjective) -> None:
         """
         start = time.perf_counter()
         objective, config = objective_of(context, config_of(message)), config_of(message)
-        w, g = kept(context, "w"), kept(context, "gradient")
-        p = vector_in(message, "direction") if "direction" in arrays_of(message) else -g
+        w, g = kept(context, "w", objective.device), kept(context, "gradient", objective.device)
+        p = vector_in(message, "direction", objective.device) if "direction" in arrays_of(message) else -g
         if frame := Frame.from_config(config, len(w)):
             p, g = frame.lift(p), frame.lift(g)
         _, own = objective.value_and_gradient(w)

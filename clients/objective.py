@@ -74,6 +74,8 @@ class Objective:
         d, the length of w.
     rows : int
         s_i.
+    device : torch.device
+        Where w must be.
 
     Raises
     ------
@@ -105,6 +107,7 @@ class Objective:
         self.size = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.rows = len(data.targets)
         self.l2 = l2
+        self.device = torch.device(device)
         self._model = copy.deepcopy(model).to(device).eval()
         self._rows = Split(data.inputs.to(device), data.targets.to(device))
         self._loss, self._block_rows = loss, block_rows

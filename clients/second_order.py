@@ -37,7 +37,7 @@ def add_second_order(app: ClientApp, objective_of: FindObjective) -> None:
     def gradient(message: Message, context: Context) -> Message:
         """Take over the model w; reply f_i and its gradient there."""
         objective = objective_of(context, config_of(message))
-        w = model_in(message)
+        w = model_in(message, objective.device)
         value, own = objective.value_and_gradient(w)
         keep(context, anew=True, w=w)
         return reply_with(message, {"gradient": own}, {"objective": value})
@@ -46,9 +46,9 @@ def add_second_order(app: ClientApp, objective_of: FindObjective) -> None:
     def directions(message: Message, context: Context) -> Message:
         r"""Step to the new iterate; reply :math:`H_i g`, :math:`H_i^\dagger g` and, if asked for, the damped solve."""
         objective, config = objective_of(context, config_of(message)), config_of(message)
-        g, w = vector_in(message, "gradient"), kept(context, "w")
+        g, w = vector_in(message, "gradient", objective.device), kept(context, "w", objective.device)
         if "step-size" in config:
-            w = w + float(config["step-size"]) * kept(context, "direction")
+            w = w + float(config["step-size"]) * kept(context, "direction", objective.device)
         hessian = objective.hessian(w)
         own = {"hessian_gradient": hessian(g), "newton": minres_qlp(hessian, g, **_limits(config)).x}
         if "damped" in vectors_asked(message):
@@ -60,7 +60,9 @@ def add_second_order(app: ClientApp, objective_of: FindObjective) -> None:
     def damped(message: Message, context: Context) -> Message:
         r"""Reply :math:`\tilde H_i^\dagger \tilde g`, the solve with a little damping, for case 2."""
         objective, config = objective_of(context, config_of(message)), config_of(message)
-        own = _damped(objective.hessian(kept(context, "w")), kept(context, "gradient"), config)
+        own = _damped(
+            objective.hessian(kept(context, "w", objective.device)), kept(context, "gradient", objective.device), config
+        )
         keep(context, damped=own)
         return reply_with(message, {"damped": own}, {})
 
@@ -68,8 +70,13 @@ def add_second_order(app: ClientApp, objective_of: FindObjective) -> None:
     def correction(message: Message, context: Context) -> Message:
         """Reply the device's direction, turned so far that it lowers the gradient's norm enough, for case 3."""
         objective, config = objective_of(context, config_of(message)), config_of(message)
-        hessian = objective.hessian(kept(context, "w"))
-        own = _corrected(hessian, kept(context, "damped"), vector_in(message, "hessian_gradient"), config)
+        hessian = objective.hessian(kept(context, "w", objective.device))
+        own = _corrected(
+            hessian,
+            kept(context, "damped", objective.device),
+            vector_in(message, "hessian_gradient", objective.device),
+            config,
+        )
         return reply_with(message, {"corrected": own}, {})
 
     @app.train("trial")
@@ -80,8 +87,8 @@ def add_second_order(app: ClientApp, objective_of: FindObjective) -> None:
         """
         objective, config = objective_of(context, config_of(message)), config_of(message)
         if "direction" in arrays_of(message):
-            keep(context, direction=vector_in(message, "direction"))
-        w, p = kept(context, "w"), kept(context, "direction")
+            keep(context, direction=vector_in(message, "direction", objective.device))
+        w, p = kept(context, "w", objective.device), kept(context, "direction", objective.device)
         values, gradients = objective.along(w, p, list(config["steps"]), gradients=True)
         assert gradients is not None
         overflows = ~(values.isfinite() & gradients.isfinite().all(dim=1))
@@ -99,7 +106,9 @@ def _add_methods_of_newton_directions(app: ClientApp, objective_of: FindObjectiv
     def step(message: Message, context: Context) -> Message:
         r"""Move to :math:`w + \alpha p` with the p of the last values; reply f_i and its gradient there."""
         objective, config = objective_of(context, config_of(message)), config_of(message)
-        w = kept(context, "w") + float(config["step-size"]) * kept(context, "direction")
+        w = kept(context, "w", objective.device) + float(config["step-size"]) * kept(
+            context, "direction", objective.device
+        )
         value, own = objective.value_and_gradient(w)
         keep(context, anew=True, w=w)
         return reply_with(message, {"gradient": own}, {"objective": value})
@@ -108,8 +117,8 @@ def _add_methods_of_newton_directions(app: ClientApp, objective_of: FindObjectiv
     def newton(message: Message, context: Context) -> Message:
         r"""Reply :math:`H_i^{-1} g` by CG; of a solve that meets non-positive curvature what it had, or else g."""
         objective, config = objective_of(context, config_of(message)), config_of(message)
-        g = vector_in(message, "gradient")
-        solution = conjugate_gradients(objective.hessian(kept(context, "w")), g, **_limits(config))
+        g = vector_in(message, "gradient", objective.device)
+        solution = conjugate_gradients(objective.hessian(kept(context, "w", objective.device)), g, **_limits(config))
         failed = solution.stopped is Stopped.NONPOSITIVE_CURVATURE
         own = g if failed and solution.iterations == 0 else solution.x
         return reply_with(message, {"newton": own}, {"failed": float(failed)})
@@ -118,15 +127,15 @@ def _add_methods_of_newton_directions(app: ClientApp, objective_of: FindObjectiv
     def curvature(message: Message, context: Context) -> Message:
         """Reply :math:`H_i v`."""
         objective = objective_of(context, config_of(message))
-        own = objective.hessian(kept(context, "w"))(vector_in(message, "vector"))
+        own = objective.hessian(kept(context, "w", objective.device))(vector_in(message, "vector", objective.device))
         return reply_with(message, {"product": own}, {})
 
     @app.query("values")
     def values(message: Message, context: Context) -> Message:
         r"""Reply f_i at :math:`w + \alpha p` for the steps asked for; infinite where the model overflows."""
         objective, config = objective_of(context, config_of(message)), config_of(message)
-        p = vector_in(message, "direction")
-        found, _ = objective.along(kept(context, "w"), p, list(config["steps"]), gradients=False)
+        p = vector_in(message, "direction", objective.device)
+        found, _ = objective.along(kept(context, "w", objective.device), p, list(config["steps"]), gradients=False)
         keep(context, direction=p)
         return reply_with(message, {}, {"objectives": found.masked_fill(found.isnan(), math.inf).tolist()})
 
@@ -140,8 +149,8 @@ def _add_stochastic_methods(app: ClientApp, objective_of: FindObjective) -> None
         objective, config = objective_of(context, config_of(message)), config_of(message)
         change = svrg(
             objective,
-            kept(context, "w"),
-            vector_in(message, "slope"),
+            kept(context, "w", objective.device),
+            vector_in(message, "slope", objective.device),
             proximity=float(config["proximity"]),
             step_size=float(config["step-size"]),
             steps=int(config["steps"]),
@@ -159,13 +168,14 @@ def _add_stochastic_methods(app: ClientApp, objective_of: FindObjective) -> None
             count = max(1, int(fraction * objective.rows))
             draws = _draws(context, config, "batch rows")
             objective = objective.on_rows(torch.randint(objective.rows, (count,), generator=draws))
-        value, own = objective.value_and_gradient(model_in(message))
+        value, own = objective.value_and_gradient(model_in(message, objective.device))
         return reply_with(message, {"gradient": own}, {"objective": value})
 
     @app.query("monitor")
     def monitor(message: Message, context: Context) -> Message:
         """Reply f_i and its gradient at the model sent, for who watches the run; the device's state stays as it is."""
-        value, own = objective_of(context, config_of(message)).value_and_gradient(model_in(message))
+        objective = objective_of(context, config_of(message))
+        value, own = objective.value_and_gradient(model_in(message, objective.device))
         return reply_with(message, {}, {"objective": value, "gradient": own.tolist()})
 
 

@@ -18,6 +18,7 @@ STATE_KEY = "fedmac.second-order"
 
 
 def config_of(message: Message) -> Mapping[str, Any]:
+    """The server's configuration."""
     return next(iter(message.content.config_records.values()), ConfigRecord())
 
 
@@ -27,32 +28,43 @@ def vectors_asked(message: Message) -> set[str]:
 
 
 def arrays_of(message: Message) -> ArrayRecord:
+    """The vectors sent with the message, by name."""
     return next(iter(message.content.array_records.values()), ArrayRecord())
 
 
-def vector_in(message: Message, name: str) -> Tensor:
-    return torch.from_numpy(arrays_of(message)[name].numpy())
+def vector_in(message: Message, name: str, device: torch.device) -> Tensor:
+    """One of the vectors sent with the message, on the device that computes."""
+    return torch.from_numpy(arrays_of(message)[name].numpy()).to(device)
 
 
-def model_in(message: Message) -> Tensor:
-    """The model as one vector."""
+def model_in(message: Message, device: torch.device) -> Tensor:
+    """The model sent with the message, as one vector on the device that computes."""
     arrays = {name: array.numpy() for name, array in arrays_of(message).items()}
-    return torch.from_numpy(Layout.of_arrays(arrays).flatten(arrays))
+    return torch.from_numpy(Layout.of_arrays(arrays).flatten(arrays)).to(device)
 
 
 def keep(context: Context, *, anew: bool = False, **vectors: Tensor) -> None:
+    """Keep vectors for the messages to come; `anew` forgets what was kept before."""
     record = {} if anew or STATE_KEY not in context.state else dict(context.state.array_records[STATE_KEY])
     record |= {name: Array(vector.cpu().numpy()) for name, vector in vectors.items()}
     context.state[STATE_KEY] = ArrayRecord(record)
 
 
-def kept(context: Context, name: str) -> Tensor:
+def kept(context: Context, name: str, device: torch.device) -> Tensor:
+    """A vector kept from an earlier message, on the device that computes.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none.
+    """
     if STATE_KEY not in context.state or name not in context.state.array_records[STATE_KEY]:
         raise RuntimeError(f"this device has no {name} from an earlier message: it must be sent the model first")
-    return torch.from_numpy(np.array(context.state.array_records[STATE_KEY][name].numpy()))
+    return torch.from_numpy(np.array(context.state.array_records[STATE_KEY][name].numpy())).to(device)
 
 
 def reply_with(message: Message, vectors: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> Message:
+    """The reply that carries vectors and, beside the device's weight, metrics."""
     arrays = {name: Array(np.ascontiguousarray(vector.cpu().numpy())) for name, vector in vectors.items()}
     content = RecordDict({"vectors": ArrayRecord(arrays), "metrics": MetricRecord({"weight": 1.0, **metrics})})
     return Message(content, reply_to=message)

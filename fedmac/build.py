@@ -54,6 +54,11 @@ def _rehearse_one(scenario: Scenario, data: FederatedData, where: str) -> None:
         device = compute_device(scenario.training.device)
     with _refusing("model", where):
         trainer = Trainer(build_model(scenario, data, scenario.seed), device)
+    if STRATEGIES[scenario.strategy.name].second_order and trainer.size != sum(p.numel() for p in trainer.parameters):
+        raise ScenarioError(
+            f"{where}model.name = {scenario.model.name!r}: has state that is not trained, which strategy.name = "
+            f'"{scenario.strategy.name}" cannot send; accepted: a model without running averages or frozen layers'
+        )
     with _refusing("strategy", where):
         build_strategy(scenario)
     with _refusing("uplink", where):

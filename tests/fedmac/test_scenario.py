@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from clients.sources import DataUnavailable
 from fedmac.build import rehearse
@@ -396,3 +398,15 @@ def test_a_key_is_not_a_value_and_a_table_at_once() -> None:
     assert nest({"a.b": 1, "a.c": {"d.e": 2}}) == {"a": {"b": 1, "c": {"d": {"e": 2}}}}
     with pytest.raises(ScenarioError, match="data is set to a value as well"):
         nest({"data": 3, "data.devices": 5})
+
+
+def with_running_averages(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """A model whose state is not all trained, for the scenario below."""
+    inputs = math.prod(input_shape)
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(inputs), nn.Linear(inputs, num_classes))
+
+
+def test_a_second_order_strategy_refuses_a_model_whose_state_is_not_all_trained() -> None:
+    changes = {"strategy.name": "dingo", "uplink.kind": "ideal", "model.name": f"{__name__}:with_running_averages"}
+    with pytest.raises(ScenarioError, match=r"model\.name = .*not trained.*accepted: a model without running averages"):
+        rehearse(Scenario.load(small(changes)))

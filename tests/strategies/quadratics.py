@@ -29,6 +29,8 @@ class Quadratic:
     a: Matrix
     b: Vector
 
+    device = torch.device("cpu")
+
     @property
     def size(self) -> int:
         return len(self.b)
