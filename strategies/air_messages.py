@@ -64,11 +64,20 @@ def metrics_in(reply: Message) -> Metrics:
 
 
 def weighted_metrics(metrics: Sequence[Metrics], weights: NDArray[np.float64]) -> dict[str, Any]:
-    """Weighted mean of each metric that every device reports (numbers, and lists of one length)."""
+    """Weighted mean of each metric that every device reports (numbers, and lists of one length).
+
+    A list of one number is a number: what one device writes otherwise than the others must not cost them the mean.
+    """
     shared = [key for key in metrics[0] if all(key in m for m in metrics)] if metrics else []
     means: dict[str, Any] = {}
     for name in shared:
-        values = [np.asarray(m[name], dtype=np.float64) for m in metrics]
+        values = [as_numbers(m[name]) for m in metrics]
         if len({v.shape for v in values}) == 1:
             means[name] = np.tensordot(weights, np.stack(values), axes=1).tolist()
     return means
+
+
+def as_numbers(value: int | float | list[int] | list[float]) -> NDArray[np.float64]:
+    """A metric as an array: of shape () for a number, also for one in a list of its own."""
+    numbers = np.asarray(value, dtype=np.float64)
+    return numbers.reshape(()) if numbers.size == 1 else numbers

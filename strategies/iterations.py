@@ -139,7 +139,7 @@ class Iterations(ABC):
         means = aside.ask("monitor", nodes, wanted={}, vectors={"model": self.w})
         if not means.nodes:
             raise self._nobody(len(nodes), "monitor", means)
-        return Look(float(means.scalars["objective"]), means.scalars["gradient"], means.nodes)
+        return Look(float(means.scalars["objective"]), np.atleast_1d(means.scalars["gradient"]), means.nodes)
 
     def ask(self, action: str, wanted: Mapping[str, int], **given: Any) -> Means:
         """An exchange with exactly those who take part in the iteration: a broadcast and a reduction.

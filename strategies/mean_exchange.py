@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from channel.order import BLOCKS_KEY, RECEPTION_KEY, SCALARS_KEY
+from strategies.air_messages import as_numbers
 from strategies.cohort import BadPayload, Metrics, check_scalars, read_weight
 
 Vector = NDArray[np.floating]
@@ -210,10 +211,10 @@ def _mean(replies: Mapping[int, Message], asked: int, sizes: Mapping[str, int], 
 
 
 def _mean_scalars(weights: Vector, metrics: Sequence[Metrics]) -> dict[str, Any]:
-    """Of each metric that all devices report in one shape."""
+    """Of each metric that all devices report in one shape; a list of one number is a number."""
     means: dict[str, Any] = {}
     for name in metrics[0]:
-        values = [np.asarray(m[name], dtype=np.float64) for m in metrics if name in m]
+        values = [as_numbers(m[name]) for m in metrics if name in m]
         if len(values) == len(metrics) and len({value.shape for value in values}) == 1:
             means[name] = _weighted(weights, values)
     return means

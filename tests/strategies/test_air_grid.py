@@ -510,3 +510,9 @@ def test_metrics_are_averaged_where_every_device_reports_them() -> None:
     devices: list[Any] = [{"loss": 1.0, "classes": [1, 2], "own": 3}, {"loss": 2.0, "classes": [3, 6]}]
     assert weighted_metrics(devices, np.array([0.75, 0.25])) == {"loss": 1.25, "classes": [1.5, 3.0]}
     assert weighted_metrics([], np.array([])) == {}
+
+
+def test_a_number_in_a_list_of_its_own_is_that_number() -> None:
+    devices: list[Any] = [{"loss": [1.0]}, {"loss": 2.0}]
+    assert weighted_metrics(devices, np.array([0.75, 0.25])) == {"loss": 1.25}
+    assert weighted_metrics(devices[:1], np.array([1.0])) == {"loss": 1.0}

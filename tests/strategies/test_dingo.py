@@ -466,6 +466,23 @@ def test_a_corrupt_reply_counts_as_none(name: str) -> None:
     np.testing.assert_allclose(w, alone, rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.parametrize("air", [False, True], ids=["plain grid", "over an ideal uplink"])
+@pytest.mark.parametrize("devices", [{1}, {0, 1, 2}])
+def test_a_number_in_a_list_of_its_own_is_that_number(devices: set[int], air: bool) -> None:
+    problems = random_quadratics(3)
+
+    def wrapped(device: int, _what: str, _round: int, reply: Message) -> Message:
+        metrics = reply.content.metric_records["metrics"]
+        if device in devices and "objective" in metrics:
+            metrics["objective"] = [metrics["objective"]]  # type: ignore[list-item]
+        return reply
+
+    w, figures = run(TamperedGrid(grid_of(problems), wrapped), 3, air=air, **EXACT)
+    plain, expected = run(grid_of(problems), 3, air=air, **EXACT)
+    assert np.array_equal(w, plain)
+    assert [row["objective"] for row in figures] == [row["objective"] for row in expected]
+
+
 def symbols(value: float) -> Callable[[Message], None]:
     def change(reply: Message) -> None:
         record = reply.content.array_records[SYMBOLS_KEY]
