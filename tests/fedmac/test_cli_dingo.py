@@ -67,26 +67,29 @@ def test_dingo_is_listed_with_what_sets_it_apart(fedmac: Command) -> None:
     )
 
 
-RUNNING_STATISTICS = """
+OUT_OF_ORDER = """
 from torch import nn
 
+class Network(nn.Linear):
+    def forward(self, inputs):
+        raise ValueError("the sensor is out of order")
+
 def network(input_shape, num_classes):
-    layers = nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, num_classes)
-    return nn.Sequential(*layers).double()
+    return Network(64, num_classes).double()
 """
 
 
 def test_a_run_in_which_nobody_answers_ends_with_the_devices_reason(
     fedmac: Command, scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Running statistics are part of the model, but nothing that a gradient has an entry for."""
-    (tmp_path / "own_networks.py").write_text(RUNNING_STATISTICS)
+    """Every device fails at its first message; the server itself has no rows to look at."""
+    (tmp_path / "own_networks.py").write_text(OUT_OF_ORDER)
     monkeypatch.syspath_prepend(tmp_path)
-    own = {"name": "own_networks:network"}
-    scenario.write_text(tomli_w.dumps(PROBLEM_A | {"model": own, "data": {"source": "digits", "devices": 3}}))
+    data = {"source": "digits", "devices": 3, "test_fraction": 0.0}
+    scenario.write_text(tomli_w.dumps(PROBLEM_A | {"model": {"name": "own_networks:network"}, "data": data}))
     ended = fedmac("run", scenario, "--no-report")
     assert ended.code == 1
-    assert "DINGO: none of 3 devices answered to 'gradient': ValueError: w: shape" in one_line(ended.err)
+    assert "DINGO: none of 3 devices answered to 'gradient': ValueError: the sensor" in one_line(ended.err)
     assert "Traceback" not in ended.err
 
 
