@@ -15,6 +15,7 @@ from torch import Tensor
 from channel.frame import Frame
 from channel.order import TRANSMISSION_KEY
 from clients.krylov import minres_qlp
+from clients.objective import dot
 from clients.second_order import FindObjective
 from clients.vectors import arrays_of, config_of, keep, kept, reply_with, vector_in
 
@@ -68,8 +69,8 @@ def add_dingo_over_the_air(app: ClientApp, objective_of: FindObjective) -> None:
         _, own = objective.value_and_gradient(w)
         values, _ = objective.along(w, p, list(config["steps"]), gradients=False)
         scalars: dict[str, Any] = {
-            "slope": _dot(p, own),
-            "curvature": _dot(p, objective.hessian(w)(g)),
+            "slope": dot(p, own),
+            "curvature": dot(p, objective.hessian(w)(g)),
             "objectives": values.masked_fill(values.isnan(), math.inf).tolist(),
         }
         keep(context, direction=p)
@@ -108,7 +109,3 @@ def solve_to_noise(hessian: Any, g: Tensor, config: Mapping[str, Any]) -> Tensor
         residual_limit=level * float(torch.linalg.vector_norm(g)),
         shift=float(config["damping"]),
     ).x
-
-
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float(torch.dot(a.double(), b.double()))

@@ -120,12 +120,12 @@ class Objective:
 
     def value(self, w: Tensor) -> float:
         """f_i(w), for w of shape (d,); summed over blocks of rows in float64."""
-        return self._mean(w).value(w) + self.l2 / 2 * _dot(w, w)
+        return self._mean(w).value(w) + self.l2 / 2 * dot(w, w)
 
     def value_and_gradient(self, w: Tensor) -> tuple[float, Tensor]:
         """f_i(w) and its gradient of shape (d,), in one pass over the rows."""
         value, gradient = self._mean(w).value_and_gradient(w)
-        return value + self.l2 / 2 * _dot(w, w), gradient.add_(w, alpha=self.l2)
+        return value + self.l2 / 2 * dot(w, w), gradient.add_(w, alpha=self.l2)
 
     def hessian(self, w: Tensor) -> Operator:
         r"""The operator :math:`v \mapsto \nabla^2 f_i(w)\, v`, for vectors of shape (d,) in w's dtype.
@@ -164,7 +164,7 @@ class Objective:
         self._check_vector("p", p, w.dtype)
         sizes = torch.tensor(list(steps), dtype=torch.float64, device=w.device)
         values, slopes = mean.along(w, p, sizes, gradients)
-        squares = _dot(w, w) + 2 * _dot(w, p) * sizes + _dot(p, p) * sizes.square()
+        squares = dot(w, w) + 2 * dot(w, p) * sizes + dot(p, p) * sizes.square()
         if slopes is not None:
             slopes.add_(w, alpha=self.l2).addr_(sizes.to(w.dtype), p, alpha=self.l2)
         return values + self.l2 / 2 * squares, slopes
@@ -210,7 +210,8 @@ def _as_floats(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
-def _dot(a: Tensor, b: Tensor) -> float:
+def dot(a: Tensor, b: Tensor) -> float:
+    """<a, b>, summed in float64."""
     return float(torch.dot(a.double(), b.double()))
 
 

@@ -29,15 +29,7 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self.bars = Bars(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=BAR, table_column=Column(no_wrap=True)),
-            MofNCompleteColumn(table_column=Column(no_wrap=True, justify="right")),
-            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.bars = bars_on(self.console)
         self.rows: dict[str, TaskID] = {}
         self.whole: TaskID | None = None
         self.room = 0
@@ -55,9 +47,7 @@ class Progress:
         if len(rounds) > 1:
             total = sum(rounds.values())
             self.whole = self.bars.add_task("all", total=total, completed=sum(done.values()), figures="")
-        counts = 2 * len(str(sum(rounds.values()))) + 1
-        # Beside the name, the bar, the count and the time; a ^C must fit behind, or it spoils the last picture.
-        self.room = self.console.width - max(map(len, [*rounds, "all"])) - BAR - counts - len("00:00") - 4 - len("^C")
+        self.room = room_beside(self.console, [*rounds, "all"], sum(rounds.values()))
         self.bars.start()
 
     def note(self, record: dict[str, Any]) -> None:
@@ -72,6 +62,28 @@ class Progress:
     def end(self) -> None:
         """Leave the bars as they are."""
         self.bars.stop()
+
+
+def bars_on(console: Console) -> Bars:
+    """Bars with a name, a count, the time left and a text of ``figures``; quiet where `console` is no terminal."""
+    return Bars(
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=BAR, table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, justify="right")),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def room_beside(console: Console, names: Sequence[str], total: int) -> int:
+    """Characters for the figures beside bars of these names that count to `total`.
+
+    What is left beside the name, the bar, the count and the time; a ^C must fit behind, or it spoils the last picture.
+    """
+    counts = 2 * len(str(total)) + 1
+    return console.width - max(map(len, names)) - BAR - counts - len("00:00") - 4 - len("^C")
 
 
 def figures(record: dict[str, Any], room: int = 80) -> str:

@@ -20,6 +20,7 @@ import tomli_w
 from numpy.typing import NDArray
 
 from fedmac.scenario import Scenario, Variant
+from fedmac.scenario_keys import CHANGE_NO_RESULT, dotted
 
 RoundRecord = dict[str, Any]
 
@@ -97,10 +98,8 @@ class RunFolder:
         from safetensors.numpy import save_file
 
         path = model_path(self.path, self.variant, seed)
-        with writing(path):
-            part = path.with_suffix(".part")
+        with put_in_place(path) as part:
             save_file({name: array.copy() for name, array in arrays.items()}, part)
-            part.replace(path)
         return path
 
     def finished(self, seed: int) -> bool:
@@ -188,10 +187,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one."""
-    with writing(path):
-        part = path.with_name(path.name + ".part")
+    with put_in_place(path) as part:
         part.write_text(text, encoding="utf-8")
-        part.replace(path)
 
 
 def prepare(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool) -> None:
@@ -235,7 +232,7 @@ def check_folder(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool
 
 
 def _refuse_other_scenario(out: Path, scenario: Scenario) -> None:
-    there, here = (_flat(s.content()) for s in (Scenario.load(out / SCENARIO), scenario))
+    there, here = (_what_counts(s) for s in (Scenario.load(out / SCENARIO), scenario))
     differing = [key for key in dict.fromkeys([*there, *here]) if there.get(key) != here.get(key)]
     if differing:
         changes = "; ".join(
@@ -247,16 +244,10 @@ def _refuse_other_scenario(out: Path, scenario: Scenario) -> None:
         )
 
 
-def _flat(content: Any, path: str = "") -> dict[str, Any]:
-    """Dotted keys of what a run depends on: all but the engine and the description."""
-    if isinstance(content, Mapping):
-        parts = {f"{path}.{k}" if path else str(k): v for k, v in content.items()}
-    elif isinstance(content, list) and content and isinstance(content[0], Mapping):
-        parts = {f"{path}[{number}]": v for number, v in enumerate(content)}
-    else:
-        return {path: content}
-    parts = {k: v for k, v in parts.items() if k not in ("engine", "description")}
-    return {k: v for part, value in parts.items() for k, v in _flat(value, part).items()}
+def _what_counts(scenario: Scenario) -> dict[str, Any]:
+    """Dotted keys of what a run depends on: all but the engine and the descriptions."""
+    keys = dotted(scenario.content())
+    return {key: value for key, value in keys.items() if not set(key.split(".")) & set(CHANGE_NO_RESULT)}
 
 
 def environment() -> dict[str, Any]:
@@ -276,6 +267,21 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "versions": versions,
     }
+
+
+@contextmanager
+def put_in_place(path: Path) -> Iterator[Path]:
+    """Where to write a file's new content; it takes the old one's place in one step if all went well.
+
+    Raises
+    ------
+    RecordError
+        If it cannot be written; the old file stays.
+    """
+    with writing(path):
+        part = path.with_name(path.name + ".part")
+        yield part
+        part.replace(path)
 
 
 @contextmanager

@@ -20,14 +20,17 @@ SCALAR_BITS = 32
 
 
 def kind_of(message: Message) -> str:
+    """``train``, ``query`` …: the message's type without its action."""
     return message.metadata.message_type.split(".")[0]
 
 
 def goes_over_the_air(message: Message) -> bool:
+    """Whether its reply takes the air; all but training takes the control channel."""
     return kind_of(message) == MessageType.TRAIN
 
 
 def energy_share(message: Message) -> float:
+    """What its exchange may use of the energy granted to one."""
     return float(str(config_of(message).get(ENERGY_SHARE, 1.0)))
 
 
@@ -37,12 +40,20 @@ def scalars_in(reply: Message) -> int:
 
 
 def reason_of(reply: Message | None) -> str:
+    """Why a device that was asked is not heard: its error, or that there is no reply."""
     if reply is None:
         return "no reply in time"
     return reply.error.reason or f"error code {reply.error.code}"
 
 
 def model_of(message: Message) -> dict[str, NDArray[Any]]:
+    """The model that a training message carries.
+
+    Raises
+    ------
+    ValueError
+        If it carries none, or several.
+    """
     records = message.content.array_records
     if len(records) != 1:
         raise ValueError(
@@ -60,6 +71,7 @@ def config_of(message: Message) -> ConfigRecord:
 
 
 def metrics_in(reply: Message) -> Metrics:
+    """What a device says in numbers; empty if nothing."""
     return dict(next(iter(reply.content.metric_records.values()), {}))
 
 

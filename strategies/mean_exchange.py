@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from channel.order import BLOCKS_KEY, RECEPTION_KEY, SCALARS_KEY
-from strategies.air_messages import as_numbers
+from strategies.air_messages import metrics_in, reason_of, weighted_metrics
 from strategies.cohort import BadPayload, Metrics, check_scalars, read_weight
 
 Vector = NDArray[np.floating]
@@ -204,20 +204,10 @@ def _mean(replies: Mapping[int, Message], asked: int, sizes: Mapping[str, int], 
     return Means(
         frozenset(good),
         {name: _weighted(weights, [answer.vectors[name] for answer in answers]) for name in sizes},
-        _mean_scalars(weights, [answer.metrics for answer in answers]),
+        weighted_metrics([answer.metrics for answer in answers], weights),
         dict.fromkeys(sizes, 0.0),
         reasons=tuple(reasons),
     )
-
-
-def _mean_scalars(weights: Vector, metrics: Sequence[Metrics]) -> dict[str, Any]:
-    """Of each metric that all devices report in one shape; a list of one number is a number."""
-    means: dict[str, Any] = {}
-    for name in metrics[0]:
-        values = [as_numbers(m[name]) for m in metrics if name in m]
-        if len(values) == len(metrics) and len({value.shape for value in values}) == 1:
-            means[name] = _weighted(weights, values)
-    return means
 
 
 def _weighted(weights: Vector, values: Sequence[Vector]) -> Vector:
@@ -227,8 +217,8 @@ def _weighted(weights: Vector, values: Sequence[Vector]) -> Vector:
 def _read(reply: Message, sizes: Mapping[str, int], scalars: Mapping[str, int]) -> _Answer:
     """What a device answers, checked before it may touch the mean; BadPayload says what is wrong with it."""
     if reply.has_error():
-        raise BadPayload(reply.error.reason or f"error code {reply.error.code}")
-    metrics: Metrics = dict(next(iter(reply.content.metric_records.values()), {}))
+        raise BadPayload(reason_of(reply))
+    metrics = metrics_in(reply)
     weight = read_weight(metrics, WEIGHT_KEY)
     check_scalars(metrics, scalars)
     arrays = next(iter(reply.content.array_records.values()), ArrayRecord())

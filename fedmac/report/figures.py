@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from fedmac.axes import AXES
 from fedmac.report.over_seeds import finite, mean_over_seeds, numbers, thin
 
 X_AXES = MappingProxyType(
@@ -25,15 +26,7 @@ X_AXES = MappingProxyType(
     }
 )
 
-SHORT_NAMES = MappingProxyType(
-    {
-        "bits": "bits_per_device_mean",
-        "energy": "energy_j_per_device_mean",
-        "air_time": "air_time_s",
-        "clock": "clock_s",
-        "wall": "wall_s",
-    }
-)
+SHORT_NAMES = MappingProxyType({axis: key for axis, (key, _) in AXES.items() if axis != key})
 
 # Okabe & Ito's palette: told apart with every common colour vision. Black is left out (lost on a dark page)
 # and yellow comes last (pale on a white one); from the eighth variant on the dash changes.

@@ -13,25 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedmac.record import COSTS
+
 KEYS = ("variant", "seed", "round")
 SCORES = ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss")
 METRICS = (*SCORES, "train_loss", "participants", "exchange", "heard")
-COSTS = (
-    "channel_uses",
-    "bits_per_device_mean",
-    "energy_j_per_device_mean",
-    "energy_j_per_device_max",
-    "air_time_s",
-    "compute_s",
-    "clock_s",
-    "wall_s",
-)
-WALL = ("wall_train_s", "wall_uplink_s", "wall_evaluate_s")
 ERRORS = ("mse_measured", "mse_predicted")
 PER_DEVICE = ("devices", "weights", "gains", "amplitudes", "energies", "power_limit")
 EVENTS = ("silent", "failures")
-NUMBERS = ("seed", "round", *METRICS, *COSTS, *WALL, *ERRORS)
-COLUMNS = (*KEYS, *METRICS, *COSTS, *WALL, *ERRORS, *PER_DEVICE, *EVENTS)
+NUMBERS = ("seed", "round", *METRICS, *COSTS, *ERRORS)
+COLUMNS = (*KEYS, *METRICS, *COSTS, *ERRORS, *PER_DEVICE, *EVENTS)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from fedmac.record import ENVIRONMENT, ROUNDS, SCENARIO, SUMMARY, model_path
+from fedmac.record import ENVIRONMENT, ROUNDS, SCENARIO, SUMMARY, folder_of, model_path
 from fedmac.report.table import UNITS
 from fedmac.scenario import Scenario, Variant
 
@@ -117,7 +117,7 @@ def read_state(folder: Path) -> RunState:
     try:
         scenario = Scenario.load(folder / SCENARIO)
         summary = _summary(folder / SUMMARY)
-        homes = {v.name: folder / v.name if scenario.variants else folder for v in scenario.resolve()}
+        homes = {v.name: folder_of(scenario, folder, v.name) for v in scenario.resolve()}
         # A run of some variants only makes the folders of those.
         variants = [v for v in scenario.resolve() if homes[v.name].is_dir()] or scenario.resolve()
         rows = {str(row.get("name")): row for row in summary.get("variants", [])}

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedmac.axes import AXES, label
 from fedmac.scenario_errors import ScenarioError, meant
-from fedmac.studies.compare.axes import AXES, label
 from fedmac.studies.compare.contenders import Contender, baselines, contenders, not_recorded, numeric_keys
 from fedmac.studies.compare.curves import (
     Curve,

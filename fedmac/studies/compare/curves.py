@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmac.studies.compare.axes import AXES
+from fedmac.axes import AXES
 from fedmac.studies.compare.statistics import Estimate, estimate, half_widths
 
 MOST_POINTS = 200

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fedmac.record import writing
+from fedmac.record import put_in_place
 from fedmac.studies.compare.findings import Comparison
 from fedmac.studies.compare.paper_panels import curve_panels, final_against_key, heat_maps, one_plot
 from fedmac.studies.compare.selection import MAX_LINES, Swept, swept
@@ -103,7 +103,8 @@ def write_paper_figure(
         figure = _draw(comparison, WIDTHS[width], y_range)
         for kind in FORMATS:
             path = folder / f"figure.{kind}"
-            _put(path, _encoded(figure, kind))
+            with put_in_place(path) as part:
+                part.write_bytes(_encoded(figure, kind))
             paths.append(path)
     return paths
 
@@ -146,10 +147,3 @@ def _encoded(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=300, metadata=undated)
     return buffer.getvalue()
-
-
-def _put(path: Path, content: bytes) -> None:
-    with writing(path):
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(content)
-        part.replace(path)

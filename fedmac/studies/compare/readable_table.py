@@ -8,7 +8,7 @@ from functools import partial
 
 import pandas as pd
 
-from fedmac.studies.compare.axes import label
+from fedmac.axes import label
 from fedmac.studies.compare.contenders import brief
 from fedmac.studies.compare.findings import Comparison, Series
 from fedmac.studies.compare.statistics import Estimate

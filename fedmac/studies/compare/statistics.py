@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-CONFIDENCE = 0.95
+from fedmac.report.over_seeds import CONFIDENCE, half_width
+
 LEVEL = 1 - CONFIDENCE
 _ROUNDING = 1e-12  # of the values compared: what double precision may leave of a difference that is none
 
@@ -121,7 +122,7 @@ def half_widths(samples: NDArray[np.float64]) -> NDArray[np.float64] | None:
         return None
     deviation = samples.std(axis=0, ddof=1)
     deviation[np.ptp(samples, axis=0) <= _ROUNDING * np.abs(samples).max(axis=0)] = 0.0
-    return np.asarray(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * deviation / math.sqrt(n), dtype=np.float64)
+    return half_width(deviation, n)
 
 
 def paired(contrasts: Sequence[Contrast], quantity: str) -> tuple[Pair, ...]:

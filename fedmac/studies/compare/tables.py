@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from fedmac.record import write_atomically, writing
+from fedmac.record import put_in_place, write_atomically, writing
 from fedmac.studies.compare.findings import Comparison, Series
 from fedmac.studies.compare.readable_table import (
     COSTS,
@@ -134,10 +134,8 @@ def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
         write_atomically(folder / f"table.{kind}", text)
     frames = {"table.parquet": full, "curves.parquet": curve_table(comparison)}
     for name, frame in frames.items():
-        with writing(folder / name):
-            part = folder / f"{name}.part"
+        with put_in_place(folder / name) as part:
             frame.to_parquet(part, index=False)
-            part.replace(folder / name)
     return [folder / name for name in (*(f"table.{kind}" for kind in texts), *frames)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fedmac.studies.compare.axes import label
+from fedmac.axes import label
 from fedmac.studies.compare.curves import best_direction
 from fedmac.studies.compare.findings import Comparison
 from fedmac.studies.compare.statistics import LEVEL, Pair

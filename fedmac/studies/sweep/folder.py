@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedmac.record import ENVIRONMENT, SCENARIO, NoRunHere, RecordError, folder_of, model_path
 from fedmac.scenario import Scenario, Variant
 from fedmac.scenario_errors import ScenarioError
-from fedmac.studies.scenario_keys import differences
+from fedmac.scenario_keys import differences
 from fedmac.studies.sweep.grid import Grid, cell_name, cells_of
 
 if TYPE_CHECKING:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ from fedmac.learn import quiet_flower
 from fedmac.record import SCENARIO, FolderInTheWay, write_atomically, writing
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
+from fedmac.scenario_keys import common, differences
 from fedmac.session import check_names
-from fedmac.studies.scenario_keys import common, differences
+from fedmac.studies.lock import held
 from fedmac.studies.sweep.folder import PLAN, Cell, Sweep, cell_folder, is_sweep, read_sweep
 from fedmac.studies.sweep.grid import Grid, cell_name, cells_of, value_text
 
@@ -200,13 +199,5 @@ def locked(folder: Path) -> Iterator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderInTheWay(f"{folder}: a sweep is running in it; accepted: another folder, or wait") from None
+    with held(folder / LOCK, f"{folder}: a sweep is running in it; accepted: another folder, or wait"):
         yield
-    finally:
-        with suppress(OSError):
-            os.close(descriptor)

@@ -7,9 +7,9 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedmac.record import ROUNDS, RecordError, folder_of, read_rounds, summary_row, writing
+from fedmac.record import ROUNDS, RecordError, folder_of, put_in_place, read_rounds, summary_row
 from fedmac.scenario import Scenario, Variant
-from fedmac.studies.scenario_keys import CHANGE_NO_RESULT, dotted
+from fedmac.scenario_keys import CHANGE_NO_RESULT, dotted
 from fedmac.studies.sweep.folder import TABLE, Cell, State, Sweep, variant_is_done
 
 if TYPE_CHECKING:
@@ -100,11 +100,8 @@ class SweepTable:
         RecordError
             If it cannot be written; the old one stays.
         """
-        path = self.sweep.folder / TABLE
-        with writing(path):
-            part = path.with_name(path.name + ".part")
+        with put_in_place(self.sweep.folder / TABLE) as part:
             self.frame().to_parquet(part, index=False)
-            part.replace(path)
 
     def outcomes(self) -> list[Outcome]:
         """What each variant has reached in each cell, best first; those that diverged last."""

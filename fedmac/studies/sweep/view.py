@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
+from fedmac.report.table import UNITS
 from fedmac.studies.sweep.folder import Sweep
 from fedmac.studies.sweep.grid import value_text
 from fedmac.studies.sweep.plan import Estimate, Share, rounds_of
@@ -14,7 +15,6 @@ from fedmac.studies.sweep.table import Outcome
 
 SHOWN_OUTCOMES = 12
 _LONGEST_REASON = 300
-_UNITS = {"physical": "J", "normalised": "normalised"}
 
 
 def plan_lines(sweep: Sweep, at_once: int) -> list[str]:
@@ -122,7 +122,7 @@ def _range(values: Sequence[float], units: set[str] | None = None) -> str:
         return "depends on the run"
     low, high = min(values), max(values)
     text = _amount(low) if low == high else f"{_amount(low)} to {_amount(high)}"
-    return f"{text} {' or '.join(sorted(_UNITS[u] for u in units))}" if units else text
+    return f"{text} {' or '.join(sorted(UNITS[u] for u in units))}" if units else text
 
 
 def _amount(value: float) -> str:

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,8 @@ import tomli_w
 from fedmac.record import FolderInTheWay, RecordError, write_atomically, writing
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError, shown
-from fedmac.studies.scenario_keys import differences
+from fedmac.scenario_keys import differences
+from fedmac.studies.lock import held
 from fedmac.studies.tune.search_space import Space
 
 TUNED = "tune.toml"
@@ -119,11 +119,5 @@ def tuning_folder(folder: Path, subject: Subject) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     if not (folder / TUNED).exists():
         write_atomically(folder / TUNED, tomli_w.dumps(subject.content()))
-    with (folder / TUNED).open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderInTheWay(
-                f"{folder}: another fedmac is tuning in it; accepted: its end, or another folder"
-            ) from None
+    with held(folder / TUNED, f"{folder}: another fedmac is tuning in it; accepted: its end, or another folder"):
         yield

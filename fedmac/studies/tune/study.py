@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from channel.randomness import key
 from fedmac.record import writing
 from fedmac.scenario import Scenario
-from fedmac.studies.scenario_keys import dotted
+from fedmac.scenario_keys import dotted
 from fedmac.studies.tune.search_space import Choices, Range, Space, Value, Values, is_grid
 from fedmac.studies.tune.trial import Trial, run_trial
 

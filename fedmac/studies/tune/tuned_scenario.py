@@ -12,8 +12,8 @@ import tomli_w
 from fedmac.record import RecordError
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
+from fedmac.scenario_keys import dotted
 from fedmac.scenario_merge import hold_in_variant, merge, nest
-from fedmac.studies.scenario_keys import dotted
 from fedmac.studies.tune.search_space import Values
 from fedmac.studies.tune.trial import with_values
 

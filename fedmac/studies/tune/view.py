@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-from rich.table import Column, Table
+from rich.progress import TaskID
+from rich.table import Table
 
+from fedmac.progress import bars_on, room_beside
 from fedmac.studies.tune.perform import Tuning
 from fedmac.studies.tune.plan import Plan
 from fedmac.studies.tune.search_space import Choices, described, is_grid, written
@@ -49,15 +49,7 @@ class TuningBars:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self.bars = Bars(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=BAR, table_column=Column(no_wrap=True)),
-            MofNCompleteColumn(table_column=Column(no_wrap=True, justify="right")),
-            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.bars = bars_on(self.console)
         self.rows: dict[str, TaskID] = {}
         self.trials: dict[str, list[Trial]] = {}
         self.metric = ""
@@ -66,10 +58,8 @@ class TuningBars:
     def begin(self, plan: Plan, there: Mapping[str, list[Trial]]) -> None:
         """Draw the bars, with the trials of earlier starts."""
         self.metric = plan.subject.metric
-        counts = 2 * len(str(plan.trials)) + 1
         names = [study.name for study in plan.studies]
-        # Beside the name, the bar, the count and the time; a ^C must fit behind, or it spoils the last picture.
-        self.room = self.console.width - max(map(len, names)) - BAR - counts - len("00:00") - 4 - len("^C")
+        self.room = room_beside(self.console, names, plan.trials)
         for name in names:
             self.trials[name] = list(there[name])
             self.rows[name] = self.bars.add_task(
