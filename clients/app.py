@@ -14,6 +14,7 @@ from torch import Tensor
 from channel.layout import Layout
 from clients.data import FederatedData
 from clients.dingo_over_the_air import add_dingo_over_the_air
+from clients.mean_objective import MeanObjective
 from clients.objective import Objective
 from clients.second_order import add_second_order
 from clients.training import Trainer, Training
@@ -46,9 +47,17 @@ class Workplace:
         """What `device` minimises, for second-order methods; made once in a process."""
         if device not in self._objectives:
             self._objectives[device] = Objective(
-                self.trainer.model, self.data.device(device), l2=self.training.l2, device=self.trainer.device
+                self.trainer.model,
+                self.data.device(device),
+                l2=self.training.l2,
+                loss=self.trainer.loss.mean,
+                device=self.trainer.device,
             )
         return self._objectives[device]
+
+    def mean_objective(self) -> MeanObjective:
+        """What all devices minimise together, for whoever has all their data at hand."""
+        return MeanObjective([self.objective(device) for device in range(len(self.data.parts))])
 
     def train(self, received: Tensor, device: int, config: Mapping[str, Any]) -> tuple[Tensor, int, float]:
         """Train `device` from the received flat state.
@@ -108,7 +117,9 @@ def client_app(workplace: Callable[[Context, Mapping[str, Any]], Workplace]) -> 
         work = workplace(context, config)
         state = torch.from_numpy(Layout.of_arrays(arrays).flatten(arrays))
         result = work.trainer.evaluate(state, work.data.device(_device(context)))
-        metrics = MetricRecord({"num-examples": result.examples, "loss": result.loss, "accuracy": result.accuracy})
+        metrics = MetricRecord({"num-examples": result.examples, "loss": result.loss})
+        if result.accuracy is not None:
+            metrics["accuracy"] = result.accuracy
         return _reply(message, metrics)
 
     def objective(context: Context, config: Mapping[str, Any]) -> Objective:

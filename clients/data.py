@@ -22,14 +22,14 @@ __all__ = ["PARTITIONS", "SOURCES", "DataUnavailable", "FederatedData", "Split",
 
 @dataclass(frozen=True)
 class Split:
-    """Examples with their classes.
+    """Examples with what a model shall answer.
 
     Attributes
     ----------
     inputs : Tensor
         Shape (n, ...), floating point.
     targets : Tensor
-        Shape (n,), int64.
+        Classes, shape (n,), int64; or the inputs themselves, shape (n, features), floating point.
     """
 
     inputs: Tensor
@@ -87,6 +87,16 @@ class FederatedData:
             parts=[torch.arange(a, b) for a, b in pairwise(offsets)],
             offsets=offsets,
         )
+
+    def with_inputs_as_targets(self) -> FederatedData:
+        """The same data with each row's input, flattened, as its target: what an autoencoder learns.
+
+        Targets of all splits get the shape (n, features), as views of the inputs where these lie in one piece.
+        """
+        train, validation, test = (
+            Split(split.inputs, split.inputs.flatten(1)) for split in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test)
 
 
 def load(

@@ -17,6 +17,9 @@ from channel.randomness import key
 
 _INITS = ("default", "zeros")
 
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "softplus": nn.Softplus}
+"""What stands between the layers of a fully connected network: max(z, 0), tanh z, log(1 + exp z)."""
+
 
 def softmax(input_shape: Sequence[int], num_classes: int, *, bias: bool = True) -> nn.Module:
     """Softmax (multinomial logistic) regression: logits W x + b of the flattened input; starts at zero.
@@ -28,14 +31,18 @@ def softmax(input_shape: Sequence[int], num_classes: int, *, bias: bool = True) 
     return nn.Sequential(OrderedDict(flatten=nn.Flatten(), linear=linear))
 
 
-def mlp(input_shape: Sequence[int], num_classes: int, *, hidden: Sequence[int] = (128,)) -> nn.Module:
-    """Fully connected ReLU network with layers of ``hidden`` units; 784-128-10 has 101,770 parameters."""
+def mlp(
+    input_shape: Sequence[int], num_classes: int, *, hidden: Sequence[int] = (128,), activation: str = "relu"
+) -> nn.Module:
+    """Fully connected network with layers of ``hidden`` units; 784-128-10 has 101,770 parameters.
+
+    Each hidden layer is followed by ``activation``, a name in :data:`ACTIVATIONS`; tanh and softplus are smooth, as
+    second-order methods assume.
+    """
     _check_sizes("hidden", hidden)
     sizes = [math.prod(input_shape), *hidden]
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-    for number, (wide, narrow) in enumerate(pairwise(sizes), start=1):
-        layers[f"hidden{number}"] = nn.Linear(wide, narrow)
-        layers[f"relu{number}"] = nn.ReLU()
+    _add_layers(layers, "hidden", sizes, activation)
     layers["output"] = nn.Linear(sizes[-1], num_classes)
     return nn.Sequential(layers)
 
@@ -71,7 +78,38 @@ def cnn(
     return nn.Sequential(layers)
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"softmax": softmax, "mlp": mlp, "cnn": cnn}
+def autoencoder(
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    hidden: Sequence[int] = (128, 32),
+    activation: str = "tanh",
+) -> nn.Module:
+    """Fully connected autoencoder: gives back its flattened input, through layers of ``hidden`` units and back.
+
+    The last of ``hidden`` is the code and stands in the middle once; the others come again in reverse order:
+    784-128-32-128-784 has 209,968 parameters, and ``hidden = [400, 200, 100, 50, 25, 6]`` on 784 inputs, the network
+    of Hinton and Salakhutdinov for curves, 842,340. ``activation``, a name in :data:`ACTIVATIONS`, follows every
+    hidden layer, the code too; the output is linear.
+
+    For ``training.loss = "reconstruction"``. Classes play no part: ``num_classes`` is not used.
+
+    References
+    ----------
+    G. Hinton, R. Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science 313, 2006.
+    """
+    _check_sizes("hidden", hidden)
+    if not hidden:
+        raise ValueError(f"hidden = {hidden!r} leaves no code; accepted: at least one whole number >= 1")
+    sizes = [math.prod(input_shape), *hidden]
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    _add_layers(layers, "encoder", sizes, activation)
+    _add_layers(layers, "decoder", sizes[:0:-1], activation)
+    layers["output"] = nn.Linear(sizes[1], sizes[0])
+    return nn.Sequential(layers)
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"softmax": softmax, "mlp": mlp, "cnn": cnn, "autoencoder": autoencoder}
 
 
 def build(
@@ -148,6 +186,15 @@ class _AsImage(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs.reshape(inputs.shape[0], *self.shape)
+
+
+def _add_layers(layers: OrderedDict[str, nn.Module], name: str, sizes: Sequence[int], activation: str) -> None:
+    """Linear layers from each size to the next, called ``name`` and a number, each with its activation."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation = {activation!r} is not known; accepted: {', '.join(ACTIVATIONS)}")
+    for number, (before, after) in enumerate(pairwise(sizes), start=1):
+        layers[f"{name}{number}"] = nn.Linear(before, after)
+        layers[f"{name}{number}_{activation}"] = ACTIVATIONS[activation]()
 
 
 def _image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:

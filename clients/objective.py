@@ -14,10 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from clients.data import Split
 from clients.differentiated_loss import DifferentiatedLoss
+from clients.losses import LossFunction
 from clients.softmax_regression import SoftmaxRegression, single_linear_layer
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""(outputs, targets) of some rows to the mean of their losses, a tensor of shape ()."""
 
 Operator = Callable[[Tensor], Tensor]
 """A linear map of vectors of shape (d,)."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from clients.data import Split
+from clients.sparse_softmax_curvature import SparseSoftmaxCurvature, is_faster_sparse
 
 
 class SoftmaxRegression:
@@ -26,10 +28,12 @@ class SoftmaxRegression:
     :math:`X (W + \alpha V)^T = X W^T + \alpha Z`: all steps share these two, and their gradients are one product.
 
     Features that are zero in all of a device's rows (a fifth of MNIST's pixels) have a zero gradient and curvature
-    and are left out of the products.
+    and are left out of the products. Where most of the others are zero as well, Hessian products are those of
+    :class:`clients.sparse_softmax_curvature.SparseSoftmaxCurvature`.
 
-    Memory beside the rows: a second copy of the inputs that are not left out, if more than a tenth are; s K numbers
-    for a Hessian operator while it lives; K x block_rows numbers at work, times the number of steps in `along`.
+    Memory beside the rows: a second copy of the inputs that are not left out, if more than a tenth are, and, from the
+    first Hessian operator on, the sparse copies; s K numbers for a Hessian operator while it lives; K x block_rows
+    numbers at work, times the number of steps in `along`.
 
     Parameters
     ----------
@@ -78,6 +82,8 @@ class SoftmaxRegression:
     def hessian(self, w: Tensor) -> Callable[[Tensor], Tensor]:
         """The operator v -> H(w) v."""
         probabilities = [scores[: self.classes].softmax(dim=0) for _, scores in self._scores(w)]
+        if self._sparse is not None:
+            return self._sparse.at(torch.cat(probabilities, dim=1))
 
         def product(v: Tensor) -> Tensor:
             sums = self._zeros(v, self.padded)
@@ -100,6 +106,13 @@ class SoftmaxRegression:
                 self._subtract_targets(residuals.exp_(), block)
                 self._accumulate(sums, residuals.flatten(0, 1), block)
         return values, None if sums is None else self._flat(sums, len(steps))
+
+    @cached_property
+    def _sparse(self) -> SparseSoftmaxCurvature | None:
+        """The Hessian products of inputs that are mostly zeros."""
+        if not is_faster_sparse(self.inputs, self.classes):
+            return None
+        return SparseSoftmaxCurvature(self.inputs, self.used, self.features, self.bias)
 
     def _scores(self, w: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Each block with W X^T + b of shape (padded classes, rows), to be overwritten at will."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from channel.randomness import key, torch_generator
 from clients.data import Split
 from clients.dense import DenseNetwork
+from clients.losses import CROSS_ENTROPY, Loss
 from clients.parameters import flat_state
 
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -23,7 +24,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 class Training:
     r"""How a device trains: stochastic gradient descent on :math:`f_i(w) + (l_2/2)\|w\|^2 + (\mu/2)\|w - w_t\|^2`.
 
-    :math:`f_i` is the mean cross-entropy over the device's examples and :math:`w_t` the received model.
+    :math:`f_i` is the mean loss over the device's examples and :math:`w_t` the received model.
 
     Parameters
     ----------
@@ -57,10 +58,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean cross-entropy, fraction of right answers and number of examples."""
+    """Mean loss, fraction of right answers (None where targets are not classes) and number of examples."""
 
     loss: float
-    accuracy: float
+    accuracy: float | None
     examples: int
 
 
@@ -75,14 +76,17 @@ class Trainer:
         Taken over: its state is overwritten by every call.
     device : torch.device or str, default "cpu"
         Where to compute.
+    loss : Loss, default cross-entropy
+        What to lower.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device | str = "cpu") -> None:
+    def __init__(self, model: nn.Module, device: torch.device | str = "cpu", loss: Loss = CROSS_ENTROPY) -> None:
         self.device = torch.device(device)
+        self.loss = loss
         self.model = model.to(self.device)
         self.state = flat_state(self.model)
         self.parameters: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
-        self.dense = DenseNetwork.of(self.model)
+        self.dense = DenseNetwork.of(self.model) if loss is CROSS_ENTROPY else None
         self.counters = [(b, b.clone()) for b in self.model.buffers() if not b.is_floating_point()]
 
     @property
@@ -111,7 +115,7 @@ class Trainer:
         state : Tensor of shape (d,)
             The trained model; a view that the next call overwrites.
         loss : float
-            Mean cross-entropy over the examples visited, each before its step.
+            Mean loss over the examples visited, each before its step.
         """
         self.state.copy_(received)
         for counter, start in self.counters:
@@ -153,7 +157,7 @@ class Trainer:
         velocity: list[Tensor] = []
 
         def take_step(x: Tensor, y: Tensor) -> Tensor:
-            loss = functional.cross_entropy(self.model(x), y)
+            loss = self.loss.mean(self.model(x), y)
             step = list(torch.autograd.grad(loss, parameters))
             with torch.no_grad():
                 if training.l2:
@@ -172,19 +176,19 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, state: Tensor, data: Split, batch_size: int = 2048) -> Evaluation:
-        """Mean cross-entropy and accuracy of `state` on `data`; NaN on an empty split."""
+        """Mean loss and, where targets are classes, accuracy of `state` on `data`; NaN on an empty split."""
         self.state.copy_(state)
         self.model.eval()
         loss, right, examples = 0.0, 0, len(data.targets)
         for start in range(0, examples, batch_size):
             x = data.inputs[start : start + batch_size].to(self.device)
             y = data.targets[start : start + batch_size].to(self.device)
-            logits = self.model(x)
-            loss += float(functional.cross_entropy(logits, y, reduction="sum"))
-            right += int((logits.argmax(dim=1) == y).sum())
-        if examples == 0:
-            return Evaluation(float("nan"), float("nan"), 0)
-        return Evaluation(loss / examples, right / examples, examples)
+            outputs = self.model(x)
+            loss += float(self.loss.mean(outputs, y)) * len(y)
+            if self.loss.of_classes:
+                right += int((outputs.argmax(dim=1) == y).sum())
+        loss, accuracy = (loss / examples, right / examples) if examples else (math.nan, math.nan)
+        return Evaluation(loss, accuracy if self.loss.of_classes else None, examples)
 
 
 def _batches(

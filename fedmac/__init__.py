@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from fedmac.optimum import optimum
     from fedmac.record import RecordError
     from fedmac.runs import Run, run
     from fedmac.scenario import Scenario
@@ -23,10 +24,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AirGrid", "OverTheAir", "RecordError", "Run", "Scenario", "ScenarioError", "__version__",
-    "compare", "run", "sweep", "tune",
+    "compare", "optimum", "run", "sweep", "tune",
 ]  # fmt: skip
 
 _LAZY = {
+    "optimum": ["optimum"],
     "record": ["RecordError"],
     "runs": ["Run", "run"],
     "scenario": ["Scenario"],

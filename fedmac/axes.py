@@ -20,10 +20,29 @@ AXES: Mapping[str, tuple[str, str]] = MappingProxyType(
 """What curves can be drawn over: an axis' key in the record, and its label."""
 
 _ACRONYMS = {"mse": "MSE", "papr": "PAPR"}
+_NAMES = {
+    "train_loss": "training loss",
+    "train_objective": "training objective",
+    "train_gradient_norm": "gradient norm",
+}
+_HIGH_IS_GOOD = ("accuracy", "participants", "heard")
+_FALL_TO_ZERO = ("loss", "objective", "gap", "gradient_norm", "mse")
+
+
+def best_direction(key: str) -> str:
+    """Whether "high" or "low" values of a figure are good: high for accuracies, low for losses, errors and costs."""
+    return "high" if any(word in key for word in _HIGH_IS_GOOD) else "low"
+
+
+def falls_to_zero(key: str) -> bool:
+    """Whether training brings a figure towards zero, over decades if it goes well: losses, gaps, norms, errors."""
+    return any(word in key for word in _FALL_TO_ZERO)
 
 
 def label(key: str, energy_unit: str = "J") -> str:
     """An axis or a figure in words, with its unit: ``energy per device (J)``, ``test accuracy``, ``PAPR mean (dB)``."""
+    if key in _NAMES:
+        return _NAMES[key]
     if key in AXES:
         return AXES[key][1] + (f" ({energy_unit})" if key == "energy" else "")
     words = key.replace("energy_j_", "energy_").split("_")

@@ -17,6 +17,8 @@ from channel.propagation import FreeSpace, LogDistance, thermal_noise_power, uni
 from channel.uplinks import AnalogUplink, IdealUplink, Uplink
 from clients.app import Workplace
 from clients.data import FederatedData, load
+from clients.losses import LOSSES
+from clients.models import MODELS
 from clients.models import build as build_named_model
 from clients.training import Trainer, Training, compute_device
 from fedmac.scenario import Scenario
@@ -54,17 +56,49 @@ def _rehearse_one(scenario: Scenario, data: FederatedData, where: str) -> None:
         device = compute_device(scenario.training.device)
     with _refusing("model", where):
         trainer = Trainer(build_model(scenario, data, scenario.seed), device)
-    if STRATEGIES[scenario.strategy.name].second_order and trainer.size != sum(p.numel() for p in trainer.parameters):
-        raise ScenarioError(
-            f"{where}model.name = {scenario.model.name!r}: has state that is not trained, which strategy.name = "
-            f'"{scenario.strategy.name}" cannot send; accepted: a model without running averages or frozen layers'
-        )
+    _check_outputs(scenario, trainer, data, where)
+    needs_objective = {
+        f'strategy.name = "{scenario.strategy.name}"': STRATEGIES[scenario.strategy.name].second_order,
+        "evaluation.objective = true": scenario.evaluation.objective,
+    }
+    for who, needs in needs_objective.items():
+        if needs and trainer.size != sum(p.numel() for p in trainer.parameters):
+            raise ScenarioError(
+                f"{where}model.name = {scenario.model.name!r}: has state that is not trained, so that its parameters "
+                f"alone are no model, which {who} takes them for; accepted: a model without running averages or frozen "
+                "layers"
+            )
     with _refusing("strategy", where):
         build_strategy(scenario)
     with _refusing("uplink", where):
         uplink = build_uplink(scenario, scenario.seed)
         if isinstance(uplink, AnalogUplink):
             uplink.code.uses(trainer.size)
+
+
+def _check_outputs(scenario: Scenario, trainer: Trainer, data: FederatedData, where: str) -> None:
+    """Refuse a model whose outputs are not what the loss compares."""
+    name, loss = scenario.model.name, scenario.training.loss
+    given, needs = f'{where}model.name = "{name}"', f'training.loss = "{loss}"'
+    if LOSSES[loss].of_classes:
+        if name == "autoencoder":
+            others = ", ".join(f'"{other}"' for other in MODELS if other != name)
+            raise ScenarioError(
+                f"{given}: gives back its input, but {needs} needs scores of classes; "
+                f'accepted: {others}, or training.loss = "reconstruction"'
+            )
+        return
+    rows = data.train.inputs[:1].to(trainer.device)
+    try:
+        with torch.no_grad():
+            outputs = trainer.model.eval()(rows)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ScenarioError(f"{given}: cannot take a row of the data: {error}") from error
+    if outputs.numel() != rows.numel():
+        raise ScenarioError(
+            f"{given}: {outputs.numel()} outputs, but {needs} compares them with the {rows.numel()} inputs; "
+            f'accepted: "autoencoder", or a package.module:factory with {rows.numel()} outputs'
+        )
 
 
 @contextmanager
@@ -115,6 +149,7 @@ def build_workplace(scenario: Scenario, seed: int) -> Workplace:
     """Model, data and training of the scenario's devices."""
     data = build_data(scenario, seed)
     t = scenario.training
+    loss = LOSSES[t.loss]
     training = Training(
         learning_rate=t.learning_rate or 0.0,
         full_batch=t.full_batch,
@@ -124,8 +159,8 @@ def build_workplace(scenario: Scenario, seed: int) -> Workplace:
         momentum=t.momentum,
         l2=t.l2,
     )
-    trainer = Trainer(build_model(scenario, data, seed), compute_device(t.device))
-    return Workplace(trainer, data, training, seed)
+    trainer = Trainer(build_model(scenario, data, seed), compute_device(t.device), loss)
+    return Workplace(trainer, data if loss.of_classes else data.with_inputs_as_targets(), training, seed)
 
 
 def build_strategy(scenario: Scenario) -> Strategy:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,11 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
+from torch import Tensor
 
 from channel.layout import Layout
 from clients.app import Workplace
+from clients.mean_objective import MeanObjective
 from clients.parameters import model_arrays
 from fedmac.build import build_strategy, build_uplink
 from fedmac.record import RoundRecord
@@ -111,7 +115,8 @@ class _Journal:
         every, last = self.scenario.evaluation.every, self.scenario.rounds
         start = time.perf_counter()
         if round % every == 0 or round == last:
-            record |= self._held_out(arrays)
+            state = _flat(arrays)
+            record |= self._held_out(state) | self._objective(state)
         self.wall_evaluate += time.perf_counter() - start
         if round > 0:
             exchange, self.exchange = self.exchange, {}
@@ -124,9 +129,26 @@ class _Journal:
         shown = {k: v for k, v in record.items() if k.startswith("test_") and v is not None}
         return MetricRecord(shown) if shown else None
 
-    def _held_out(self, arrays: ArrayRecord) -> dict[str, float | None]:
-        named = {name: array.numpy() for name, array in arrays.items()}
-        state = torch.from_numpy(Layout.of_arrays(named).flatten(named))
+    def _objective(self, state: Tensor) -> dict[str, float | None]:
+        """What the devices minimise, at the model, and how far above its least value that is."""
+        evaluation = self.scenario.evaluation
+        if not evaluation.objective:
+            return {}
+        value, gradient = self.objective.value_and_gradient(state.to(self.workplace.trainer.device))
+        norm = float(torch.linalg.vector_norm(gradient.double()))
+        figures = {"train_objective": value, "train_gradient_norm": norm}
+        if evaluation.optimum is not None:
+            figures["objective_gap"] = value - evaluation.optimum
+        return {
+            name: figure if figure is not None and math.isfinite(figure) else None for name, figure in figures.items()
+        }
+
+    @cached_property
+    def objective(self) -> MeanObjective:
+        """Of all devices, made when it is first asked for."""
+        return self.workplace.mean_objective()
+
+    def _held_out(self, state: Tensor) -> dict[str, float | None]:
         figures: dict[str, float | None] = {}
         for split, rows, wanted in (
             ("validation", self.workplace.data.validation, True),
@@ -134,9 +156,15 @@ class _Journal:
         ):
             if wanted and len(rows.targets):
                 result = self.workplace.trainer.evaluate(state, rows)
-                figures[f"{split}_accuracy"] = result.accuracy
+                if result.accuracy is not None:
+                    figures[f"{split}_accuracy"] = result.accuracy
                 figures[f"{split}_loss"] = result.loss if np.isfinite(result.loss) else None
         return figures
+
+
+def _flat(arrays: ArrayRecord) -> Tensor:
+    named = {name: array.numpy() for name, array in arrays.items()}
+    return torch.from_numpy(Layout.of_arrays(named).flatten(named))
 
 
 @contextmanager

@@ -91,8 +91,9 @@ def figures(record: dict[str, Any], room: int = 80) -> str:
     words = []
     if record.get("failures"):
         words.append(f"{len(record['failures'])} failed")
-    if "test_accuracy" in record:
-        words.append(f"acc {_number(record['test_accuracy'], '.3f')}")
+    if "test_loss" in record:
+        if "test_accuracy" in record:
+            words.append(f"acc {_number(record['test_accuracy'], '.3f')}")
         words.append(f"loss {_number(record['test_loss'], '.3f')}")
     elif "train_loss" in record:
         words.append(f"training loss {_number(record['train_loss'], '.3f')}")
@@ -118,7 +119,7 @@ def summary_table(summary: dict[str, Any], width: int = 80) -> Table:
     many = any(len(row["seeds"]) > 1 for row in rows)
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
         "rounds": lambda row: str(row["rounds"]),
-        "accuracy": lambda row: _with_deviation(row, many),
+        "accuracy": lambda row: _with_deviation(row, "test_accuracy", many),
         "loss": lambda row: _number(row["test_loss"], ".3f"),
         "uses": lambda row: f"{row['channel_uses']:,}",
         "energy": lambda row: _amount(row["energy_j_per_device_mean"]),
@@ -126,7 +127,12 @@ def summary_table(summary: dict[str, Any], width: int = 80) -> Table:
         "air s": lambda row: f"{row['air_time_s']:.3g}",
         "wall s": lambda row: f"{row['wall_s']:.1f}",
     }
-    for heading in ("", "wall s", "air s", "max", "rounds", "loss"):
+    least = "loss"
+    if rows and all(row["test_accuracy"] is None for row in rows) and any(row["test_loss"] is not None for row in rows):
+        del columns["accuracy"]  # a loss without classes has none
+        columns["loss"] = lambda row: _with_deviation(row, "test_loss", many)
+        least = "energy"
+    for heading in ("", "wall s", "air s", "max", "rounds", least):
         columns.pop(heading, None)
         table = _table(summary, columns)
         if table.__rich_measure__(Console(), Console(width=1000).options).maximum <= width:
@@ -155,6 +161,6 @@ def _table(summary: dict[str, Any], columns: dict[str, Callable[[dict[str, Any]]
     return table
 
 
-def _with_deviation(row: dict[str, Any], many: bool) -> str:
-    mean = _number(row["test_accuracy"], ".3f")
-    return mean if mean == "-" or not many else f"{mean} ± {row['test_accuracy_std']:.3f}"
+def _with_deviation(row: dict[str, Any], name: str, many: bool) -> str:
+    mean = _number(row[name], ".3f")
+    return mean if mean == "-" or not many else f"{mean} ± {row[f'{name}_std']:.3f}"

@@ -140,7 +140,10 @@ def summary_row(variant: Variant, rounds: Iterable[RoundRecord]) -> dict[str, An
         "parameters": next((f["parameters"] for f in finals if "parameters" in f), None),
         "training_examples": next((f["training_examples"] for f in finals if "training_examples" in f), None),
     }
-    for name in ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss"):
+    for name in (
+        "test_accuracy", "test_loss", "validation_accuracy", "validation_loss",
+        "train_objective", "objective_gap", "train_gradient_norm",
+    ):  # fmt: skip
         row[name], row[f"{name}_std"] = _mean_and_deviation([f[name] for f in finals if name in f])
     for name in COSTS:
         row[name] = statistics.fmean([float(f.get(name) or 0.0) for f in finals]) if finals else 0.0

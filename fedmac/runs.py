@@ -112,10 +112,12 @@ class Run:
         return model
 
     def plot(self, x: str = "round") -> go.Figure:
-        """Test accuracy against `x`: round, channel_uses, energy or air_time."""
-        from fedmac.report.figures import accuracy_figure
+        """Test accuracy, or test loss where there is none, against `x`: round, channel_uses, energy or air_time."""
+        from fedmac.report.figures import accuracy_figure, loss_figure
 
-        return accuracy_figure(self.rounds, x=x)
+        rounds = self.rounds
+        draw = loss_figure if "test_loss" in rounds and "test_accuracy" not in rounds else accuracy_figure
+        return draw(rounds, x=x)
 
     def _rounds_of(self, variant: str) -> list[dict[str, Any]]:
         path = folder_of(self.scenario, self.folder, variant) / ROUNDS

@@ -110,7 +110,8 @@ class Scenario(Section):
             reason = f'uplink.kind = "{self.uplink.kind}" has noise'
             raise refusal("strategy.over_the_air", mode, reason, '"auto", "safe" or "as-published"')
         if self.uplink.code != "uncoded" and mode != "as-published" and not chosen.get("coded_exchanges"):
-            raise ValueError(f"uplink.code = {shown(self.uplink.code)}: {SEPARATELY_CODED}")
+            accepted = '"uncoded"' + (", or strategy.coded_exchanges = true" if name == "dingo" else "")
+            raise refusal("uplink.code", self.uplink.code, SEPARATELY_CODED, accepted)
 
     def _has_one_power_limit(self) -> None:
         if self.channel.snr_db is None:

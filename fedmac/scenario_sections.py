@@ -61,13 +61,16 @@ class Data(Section):
 class Model(OpenSection):
     """Which model is trained; further keys are the model's own parameters."""
 
-    name: str = Field("softmax", description="softmax, mlp, cnn, or package.module:factory")
+    name: str = Field("softmax", description="softmax, mlp, cnn, autoencoder, or package.module:factory")
     init: Literal["default", "zeros"] = Field("default", description="how parameters start")
 
 
 class TrainingSection(Section):
     """What a device does in a round."""
 
+    loss: Literal["cross-entropy", "reconstruction"] = Field(
+        "cross-entropy", description="what is lowered; reconstruction: half the squared distance from output to input"
+    )
     learning_rate: Positive | None = Field(None, description="needed by all strategies but second-order ones")
     full_batch: bool = Field(False, description="each step uses all of a device's rows")
     local_steps: Count | None = Field(None, description="full-batch steps a round (default 1)")
@@ -237,6 +240,16 @@ class Evaluation(Section):
 
     every: Count = Field(1, description="rounds from one evaluation to the next; the last is always evaluated")
     test: bool = Field(True, description="look at the test rows; false while hyperparameters are chosen")
+    objective: bool = Field(False, description="record the devices' mean objective and the norm of its gradient")
+    optimum: Finite | None = Field(
+        None, description="least value of that objective (`fedmac optimum`): the gap to it is recorded"
+    )
+
+    @model_validator(mode="after")
+    def _gap_is_of_the_objective(self) -> Evaluation:
+        if self.optimum is not None and not self.objective:
+            raise refusal("optimum", self.optimum, "objective is not recorded", "objective = true with it")
+        return self
 
 
 def _belongs(section: Section, owners: Mapping[str, tuple[str, tuple[str, ...]]]) -> None:

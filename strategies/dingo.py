@@ -19,9 +19,9 @@ from strategies.iterative import (
     check_counts,
     check_not_negative,
     check_positive,
+    refuse_separate_codes,
 )
 from strategies.mean_exchange import MeanExchange, Vector
-from strategies.names import SEPARATELY_CODED
 
 __all__ = ["EXCHANGES", "Dingo", "NobodyAnswers", "Vanished"]
 
@@ -97,7 +97,7 @@ class Dingo(IterativeStrategy):
         theta, rho, gradient_tolerance and inner_tolerance are theirs too. "as-published": the exchanges above,
         whatever the link makes of them. "no": the same, and refused on a link with noise. "auto": "safe" on a link
         with noise, else "no".
-    damping, least_damping, gradient_energy, equal_below_db : float
+    damping, least_damping, gradient_energy, equal_below_db, discrepancy : float
         Of "safe" only, see :class:`~strategies.dingo_over_the_air.Safeguards`.
     coded_exchanges : bool
         Allow "safe" on an uplink with a code, which bounds its SNR whatever the energy.
@@ -135,12 +135,13 @@ class Dingo(IterativeStrategy):
         equal_below_db: float = -10.0,
         coded_exchanges: bool = False,
         subspace: float | RandomLinearCode = 1.0,
+        discrepancy: float = 0.5,
     ) -> None:
         check_choice(OVER_THE_AIR, over_the_air=over_the_air)
         self.over_the_air, self.coded_exchanges = over_the_air, coded_exchanges
         self.safeguards = Safeguards(
             theta, rho, gradient_tolerance, inner_tolerance, inner_iterations or 20, line_search_steps or 16,
-            damping, least_damping, gradient_energy, equal_below_db, _share(subspace),
+            damping, least_damping, gradient_energy, equal_below_db, _share(subspace), discrepancy,
         )  # fmt: skip
         if self.safeguards.subspace < 1 and over_the_air in ("no", "as-published"):
             raise ValueError(f"subspace = {subspace!r}: over_the_air = {over_the_air!r} knows none; accepted: 1")
@@ -174,9 +175,8 @@ class Dingo(IterativeStrategy):
         if noisy and mode == "no":
             accepted = ", ".join(m for m in OVER_THE_AIR if m != "no")
             raise ValueError(f"over_the_air = 'no': {type(uplink).__name__} has noise; accepted: {accepted}")
-        code = uplink.order(1, 0).code
-        if noisy and mode in ("auto", "safe") and code != "uncoded" and not self.coded_exchanges:
-            raise ValueError(f"uplink.code = {code!r}: {SEPARATELY_CODED}")
+        if mode in ("auto", "safe") and not self.coded_exchanges:
+            refuse_separate_codes(uplink, '"uncoded", or strategy.coded_exchanges = true')
         if mode == "safe" or (mode == "auto" and (noisy or self.safeguards.subspace < 1)):
             return CertifiedIterations(self.safeguards, exchange, w)
         return _Run(self, exchange, w)

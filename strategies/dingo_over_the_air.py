@@ -28,6 +28,8 @@ class Safeguards:
     inner_tolerance, inner_iterations : float, int
         The devices' solves stop at this relative residual, or earlier at the level of the noise; and after so many
         iterations.
+    discrepancy : float
+        That level, as a share of what power control says the noise is; >= 0, 0 takes no account of the noise.
     line_search_steps : int
         Steps tried: 1 to :math:`2^{1-n}`.
     damping, least_damping : float
@@ -51,6 +53,7 @@ class Safeguards:
     gradient_energy: float = 1.6
     equal_below_db: float = -10.0
     subspace: float = 1.0
+    discrepancy: float = 0.5
 
     def __post_init__(self) -> None:
         check_positive(
@@ -60,7 +63,7 @@ class Safeguards:
             damping=self.damping,
             least_damping=self.least_damping,
         )
-        check_not_negative(gradient_tolerance=self.gradient_tolerance)
+        check_not_negative(gradient_tolerance=self.gradient_tolerance, discrepancy=self.discrepancy)
         check_counts(inner_iterations=self.inner_iterations, line_search_steps=self.line_search_steps)
         if self.rho >= 1:
             raise ValueError(f"rho = {self.rho!r}: accepted: a number > 0 and < 1")
@@ -110,8 +113,8 @@ class CertifiedIterations(Iterations):
 
     1. the gradients, received as :math:`\hat g = \frac1m \sum_i g_i + n`. Power control knows the standard deviation
        s of an entry of the error: :math:`\eta = \min(1, s \sqrt d / \|\hat g\|)`;
-    2. :math:`c_i \approx (H_i + \mu I)^{-1} \hat g`, with MINRES to a relative residual of eta, received as
-       :math:`\hat c`; :math:`p = -\hat c`;
+    2. :math:`c_i \approx (H_i + \mu I)^{-1} \hat g`, with MINRES to a relative residual of :math:`\tau\eta` with
+       tau the discrepancy, received as :math:`\hat c`; :math:`p = -\hat c`;
     3. the scalars :math:`\langle p, g_i\rangle, \langle p, H_i \hat g\rangle` and :math:`f_i(w + 2^{-k} p)`. p is
        good if the mean of the first is < 0 and that of the second :math:`\le -\theta \|\hat g\|^2`, DINGO's test;
     4. of the steps :math:`\alpha = 2^{-k}` with :math:`f(w + \alpha p) \le f(w) + \alpha \rho
@@ -198,7 +201,7 @@ class CertifiedIterations(Iterations):
         config = {
             ENERGY_SHARE: share,
             "damping": self.damping,
-            "noise-level": eta,
+            "noise-level": min(1.0, self.safeguards.discrepancy * eta),
             "inner-tolerance": float(self.safeguards.inner_tolerance),
             "inner-iterations": int(self.safeguards.inner_iterations),
             **self._frame_config(),

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from strategies.air_grid import AirGrid
 from strategies.iterations import Figures, Iterations, Look
 from strategies.iterative import (
     IterativeStrategy,
@@ -15,6 +16,7 @@ from strategies.iterative import (
     check_counts,
     check_not_negative,
     check_positive,
+    refuse_separate_codes,
 )
 from strategies.mean_exchange import MeanExchange, Vector
 
@@ -39,6 +41,9 @@ class Giant(IterativeStrategy):
     2. devices send :math:`H_i^{-1} g`, by conjugate gradients; :math:`p = -\overline{H_i^{-1} g}`;
     3. devices send f_i at all trial points as scalars; the largest of :math:`\alpha = 1, \frac12, \frac14, \dots` with
        :math:`f(w + \alpha p) \le f(w) + \alpha \rho \langle p, g \rangle`.
+
+    On an uplink with noise the vectors are received with it; the values of f are scalars, which are exact. Nothing
+    else guards it there, as it does DINGO (:mod:`strategies.dingo_over_the_air`): it is a comparator.
 
     Counted as by the authors of DINGO: 6 communication rounds an iteration, 5 in the first, where nothing need be
     broadcast before the gradient. Means are plain, over the devices. With one device it is Newton-CG.
@@ -111,6 +116,8 @@ class Giant(IterativeStrategy):
 
     def begin(self, exchange: MeanExchange, w: Vector) -> _Run:
         """A run from the initial model."""
+        if isinstance(exchange.grid, AirGrid):
+            refuse_separate_codes(exchange.grid.uplink, '"uncoded"')
         return _Run(self, exchange, w)
 
 

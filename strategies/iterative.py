@@ -12,8 +12,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from channel.layout import Layout
+from channel.uplinks import IdealUplink, Uplink
 from strategies.iterations import Figures, Iterations, Look, NobodyAnswers, Vanished
 from strategies.mean_exchange import WEIGHT_KEY, MeanExchange, Vector
+from strategies.names import SEPARATELY_CODED
 
 __all__ = [
     "Figures",
@@ -26,6 +28,7 @@ __all__ = [
     "check_counts",
     "check_not_negative",
     "check_positive",
+    "refuse_separate_codes",
 ]
 
 
@@ -138,3 +141,10 @@ def check_choice(accepted: Collection[str], **values: str) -> None:
     for name, value in values.items():
         if value not in accepted:
             raise ValueError(f"{name} = {value!r}: accepted: {', '.join(accepted)}")
+
+
+def refuse_separate_codes(uplink: Uplink, accepted: str) -> None:
+    """Refuse a noisy uplink that codes each exchange on its own."""
+    code = uplink.order(1, 0).code
+    if code != "uncoded" and not isinstance(uplink, IdealUplink):
+        raise ValueError(f"uplink.code = {code!r}: {SEPARATELY_CODED}; accepted: {accepted}")

@@ -58,7 +58,10 @@ STRATEGIES: dict[str, StrategyName] = {
         noise_safe=True,
     ),
     "giant": StrategyName(
-        "strategies.giant:Giant", "mean of the devices' Newton directions, for convex losses", second_order=True
+        "strategies.giant:Giant",
+        "mean of the devices' Newton directions, for convex losses",
+        second_order=True,
+        noise_safe=True,
     ),
     "disco": StrategyName(
         "strategies.disco:Disco", "damped Newton, conjugate gradients across devices, convex", second_order=True
@@ -81,7 +84,7 @@ STRATEGIES: dict[str, StrategyName] = {
 
 SEPARATELY_CODED = (
     "coding each exchange on its own by a ratio r bounds its SNR by 1 / (1/r - 1), whatever the energy, and curvature "
-    'magnifies what is left; accepted: "uncoded", or strategy.coded_exchanges = true'
+    "magnifies what is left"
 )
 """Why a strategy that is there for links with noise refuses a code."""
 

@@ -11,6 +11,7 @@ import typer
 from fedmac.cli.compare import COMPARE_HELP, compare
 from fedmac.cli.exits import BAD_INPUT, FAILURE, say
 from fedmac.cli.names import list_names, new, schema
+from fedmac.cli.optimum import OPTIMUM_HELP, optimum
 from fedmac.cli.report import REPORT_HELP, report
 from fedmac.cli.run import RUN_HELP, run
 from fedmac.cli.sweep import SWEEP_HELP, sweep
@@ -46,6 +47,7 @@ app.command(help=SWEEP_HELP)(sweep)
 app.command(help=COMPARE_HELP)(compare)
 app.command(help=REPORT_HELP)(report)
 app.command(help=TUNE_HELP)(tune)
+app.command(help=OPTIMUM_HELP)(optimum)
 app.command("list")(list_names)
 app.command()(schema)
 app.command()(new)

@@ -35,7 +35,9 @@ class Width(StrEnum):
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run or sweep folders.")],
     x: Annotated[str, typer.Option(help="Cost to compare over.")] = "round",
-    y: Annotated[str, typer.Option(help="Figure to compare.")] = "test_accuracy",
+    y: Annotated[
+        str | None, typer.Option(help="Figure to compare (default: test_accuracy; test_loss where there is none).")
+    ] = None,
     to: Annotated[
         str | None, typer.Option(metavar="KEY=VALUE", help="Target whose cost is of interest: test_accuracy=0.88.")
     ] = None,

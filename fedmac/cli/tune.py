@@ -18,6 +18,7 @@ class Metric(StrEnum):
 
     validation_accuracy = "validation_accuracy"
     validation_loss = "validation_loss"
+    train_objective = "train_objective"
 
 
 TUNE_HELP = (
@@ -52,7 +53,8 @@ def tune(
         int | None, typer.Option(min=1, help="Variants tuned at the same time (default: one for each core).")
     ] = None,
     metric: Annotated[
-        Metric, typer.Option(metavar="METRIC", help="What is best: validation_accuracy or validation_loss.")
+        Metric,
+        typer.Option(metavar="METRIC", help="What is best: validation_accuracy, validation_loss or train_objective."),
     ] = Metric.validation_accuracy,
     out: Annotated[Path | None, typer.Option(help="Folder of the trials (default: runs/NAME-tuning).")] = None,
     write: Annotated[

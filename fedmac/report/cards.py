@@ -77,7 +77,7 @@ def _score(variants: Sequence[Variant], leader: Variant) -> Card:
     seeds = leader.get("seeds")
     several = isinstance(seeds, list) and len(seeds) > 1
     note = f"mean of {len(seeds)} seeds ± 95 % confidence" if isinstance(seeds, list) and several else "one seed"
-    what = f"highest {column.heading}" if len(variants) > 1 else column.heading
+    what = f"{column.best} {column.heading}" if len(variants) > 1 else column.heading
     return what, cell(leader, column), note
 
 

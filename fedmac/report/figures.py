@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
-from fedmac.axes import AXES
+from fedmac.axes import AXES, label
 from fedmac.report.over_seeds import finite, mean_over_seeds, numbers, thin
+from fedmac.report.value_axis import Limits, band_edges, log_limits, make_logarithmic
+
+FloatArray = NDArray[np.float64]
 
 X_AXES = MappingProxyType(
     {
@@ -71,43 +75,52 @@ def loss_figure(rounds: pd.DataFrame, x: str = "round", *, energy_unit: str | No
 
 
 def curve_figure(rounds: pd.DataFrame, y: str, x: str = "round", *, energy_unit: str | None = None) -> go.Figure:
-    """Draw any column `y` as :func:`accuracy_figure` does accuracy; losses on a log axis beyond a factor of 100."""
+    """Draw any column `y` as :func:`accuracy_figure` does accuracy; losses, gaps and norms may get a log axis.
+
+    They do beyond a factor of 100, see :func:`fedmac.report.value_axis.log_limits`; points at or below zero are then
+    left out.
+    """
     given, x = x, SHORT_NAMES.get(x, x)
     if x not in X_AXES:
         raise ValueError(f"x: got {given!r}, expected one of {', '.join([*X_AXES, *SHORT_NAMES])}")
     require_columns(rounds, "variant", "seed", "round", y, x)
     unit = f" ({plain(energy_unit)})" if energy_unit and x.startswith("energy") else ""
     figure = base_figure(X_AXES[x] + unit)
-    drawn = []
+    figure.update_layout(yaxis_title_text=label(y))
+    drawn: list[tuple[str, pd.DataFrame, dict[str, Any]]] = []
     for index, (name, rows) in enumerate(rounds.groupby("variant", sort=False)):
         curve = mean_over_seeds(rows, y, x)
         # A variant that spends nothing would stand as a line on the axis.
         if len(curve) and (x == "round" or curve["x"].any()):
-            drawn.append(curve.iloc[thin(len(curve), MAX_POINTS)])
-            _add_curve(figure, str(name), drawn[-1], style(index))
-    figure.update_layout(yaxis_title_text=y.replace("_", " "))
-    if drawn:
-        # On a phone each name of the legend takes a row.
-        figure.update_layout(height=440 + 20 * min(max(len(drawn) - 6, 0), 12))
-        _scale(figure, pd.concat(drawn), y)
+            drawn.append((str(name), curve.iloc[thin(len(curve), MAX_POINTS)], style(index)))
+    if not drawn:
+        return figure
+    # On a phone each name of the legend takes a row.
+    figure.update_layout(height=440 + 20 * min(max(len(drawn) - 6, 0), 12))
+    limits = _scale(figure, pd.concat([curve for _, curve, _ in drawn]), y)
+    for name, curve, line in drawn:
+        _add_curve(figure, name, curve[curve["mean"] > 0] if limits else curve, line, y, limits)
     return figure
 
 
-def _scale(figure: go.Figure, curves: pd.DataFrame, y: str) -> None:
-    """Scale the axis by the means: with two seeds a band may be many times as high as all curves together."""
+def _scale(figure: go.Figure, curves: pd.DataFrame, y: str) -> Limits | None:
+    """Scale the axis by the means: with two seeds a band may be many times as high as all curves together.
+
+    Returns the ends of a log axis, None for a linear one.
+    """
     mean, width = curves["mean"].to_numpy(), curves["half_width"].fillna(0.0).to_numpy()
+    limits = log_limits(y, mean)
+    if limits is not None:
+        make_logarithmic(figure, limits)
+        return limits
     low, high = float(mean.min()), float(mean.max())
-    if y.endswith("loss") and 0 < low < high / 100:
-        figure.update_yaxes(type="log", range=[np.log10(low) - 0.1, np.log10(high) + 0.1])
-        for edge in figure.select_traces({"hoverinfo": "skip"}):
-            edge.y = np.maximum(edge.y, low / 10)  # below zero a log axis would cut the band open
-        return
     room = (high - low) or abs(high) or 1.0
     bottom, top = (
         max(float((mean - width).min()), low - 0.25 * room),
         min(float((mean + width).max()), high + 0.25 * room),
     )
     figure.update_yaxes(range=[bottom - 0.04 * room, top + 0.04 * room])
+    return None
 
 
 def axes_of(rounds: pd.DataFrame) -> dict[str, str]:
@@ -116,9 +129,9 @@ def axes_of(rounds: pd.DataFrame) -> dict[str, str]:
     Exchanges are left out where each round is one.
     """
     axes = {"round": X_AXES["round"]}
-    for column, label in X_AXES.items():
+    for column, name in X_AXES.items():
         if column in rounds.columns and finite(rounds[column]).any():
-            axes[column] = label
+            axes[column] = name
     if "exchange" in axes and not _exchanges_differ(rounds):
         del axes["exchange"]
     return axes
@@ -172,10 +185,13 @@ def _exchanges_differ(rounds: pd.DataFrame) -> bool:
     return bool((exchange[known] != number[known]).any())
 
 
-def _add_curve(figure: go.Figure, name: str, curve: pd.DataFrame, line: dict[str, Any]) -> None:
+def _add_curve(
+    figure: go.Figure, name: str, curve: pd.DataFrame, line: dict[str, Any], y: str, limits: Limits | None
+) -> None:
     banded = curve[curve["seeds"] > 1]
     if len(banded):
-        figure.add_traces(_band(name, banded, line["color"]))
+        edges = band_edges(y, banded["mean"].to_numpy(), banded["half_width"].to_numpy(), limits)
+        figure.add_traces(_band(name, banded["x"].to_numpy(), *edges, line["color"]))
     # float32 has digits to spare for the height of a point and halves the page.
     details = curve[["round", "half_width", "seeds"]].fillna(0.0).to_numpy(np.float32)
     figure.add_trace(
@@ -193,15 +209,14 @@ def _add_curve(figure: go.Figure, name: str, curve: pd.DataFrame, line: dict[str
     )
 
 
-def _band(name: str, curve: pd.DataFrame, color: str) -> list[go.Scatter]:
+def _band(name: str, x: FloatArray, low: FloatArray, high: FloatArray, color: str) -> list[go.Scatter]:
     """Return the band's lower edge and, filled down to it, the upper one."""
-    x, mean, width = (curve[column].to_numpy() for column in ("x", "mean", "half_width"))
     shared = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     shared["legendgroup"] = name
     return [
-        go.Scatter(y=(mean - width).astype(np.float32), name=f"{plain(name)}, low", **shared),
+        go.Scatter(y=low.astype(np.float32), name=f"{plain(name)}, low", **shared),
         go.Scatter(
-            y=(mean + width).astype(np.float32),
+            y=high.astype(np.float32),
             name=f"{plain(name)}, high",
             fill="tonexty",
             fillcolor=_faint(color),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import pandas as pd
 
+from fedmac.axes import best_direction
 from fedmac.report.over_seeds import mean_over_seeds
 from fedmac.report.table import score
 
 MAX_SPOKEN = 12  # variants that the words name
+
+Written = Callable[[float], str]
+"""How a value reads."""
 
 
 @dataclass(frozen=True)
@@ -31,35 +35,35 @@ class FinalValue:
 
 
 def final_values(rounds: pd.DataFrame, value: str) -> list[FinalValue]:
-    """Return the last and best values of each variant that has any; the best of a loss is the lowest."""
+    """Return the last and best values of each variant that has any; see :func:`fedmac.axes.best_direction`."""
     finals = []
     for name, own in rounds.groupby("variant", sort=False):
         curve = mean_over_seeds(own, value)
         if len(curve):
             means, numbers = curve["mean"].to_numpy(), curve["round"].to_numpy()
-            best = int(means.argmin() if value.endswith("loss") else means.argmax())
+            best = int(means.argmin() if best_direction(value) == "low" else means.argmax())
             width = float(curve["half_width"].to_numpy()[-1])
             last = (int(numbers[-1]), float(means[-1]), width)
             finals.append(FinalValue(str(name), *last, float(means[best]), int(numbers[best])))
     return finals
 
 
-def final_values_text(finals: Sequence[FinalValue], what: str) -> str:
-    """Say the last values in a sentence; empty without any."""
-    said = [f"{final.variant} {_estimate(final)}" for final in finals[:MAX_SPOKEN]]
+def final_values_text(finals: Sequence[FinalValue], what: str, written: Written = score) -> str:
+    """Say the last values in a sentence, each as `written`; empty without any."""
+    said = [f"{final.variant} {_estimate(final, written)}" for final in finals[:MAX_SPOKEN]]
     more = f", and {len(finals) - MAX_SPOKEN} more" if len(finals) > MAX_SPOKEN else ""
     return f"Last {what}: {', '.join(said)}{more}." if said else ""
 
 
-def final_values_table(finals: Sequence[FinalValue], what: str) -> str:
-    """Return the values as a table that opens on demand, in HTML."""
+def final_values_table(finals: Sequence[FinalValue], what: str, written: Written = score) -> str:
+    """Return the values, each as `written`, as a table that opens on demand, in HTML."""
     if not finals:
         return ""
     title = escape(f"{what[0].upper()}{what[1:]} in numbers")
     heads = "".join(f'<th scope="col">{word}</th>' for word in ("variant", "round", "last", "best", "in round"))
     rows = "".join(
-        f'<tr><th scope="row">{escape(final.variant)}</th><td>{final.round:,}</td><td>{_estimate(final)}</td>'
-        f"<td>{score(final.best)}</td><td>{final.best_round:,}</td></tr>"
+        f'<tr><th scope="row">{escape(final.variant)}</th><td>{final.round:,}</td><td>{_estimate(final, written)}</td>'
+        f"<td>{written(final.best)}</td><td>{final.best_round:,}</td></tr>"
         for final in finals
     )
     return (
@@ -68,7 +72,7 @@ def final_values_table(finals: Sequence[FinalValue], what: str) -> str:
     )
 
 
-def _estimate(final: FinalValue) -> str:
+def _estimate(final: FinalValue, written: Written) -> str:
     if math.isfinite(final.half_width):
-        return f"{score(final.mean)} ± {score(final.half_width)}"
-    return score(final.mean)
+        return f"{written(final.mean)} ± {written(final.half_width)}"
+    return written(final.mean)

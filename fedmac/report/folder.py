@@ -16,7 +16,8 @@ import pandas as pd
 from fedmac.record import COSTS
 
 KEYS = ("variant", "seed", "round")
-SCORES = ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss")
+OBJECTIVE = ("train_objective", "objective_gap", "train_gradient_norm")
+SCORES = ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss", *OBJECTIVE)
 METRICS = (*SCORES, "train_loss", "participants", "exchange", "heard")
 ERRORS = ("mse_measured", "mse_predicted")
 PER_DEVICE = ("devices", "weights", "gains", "amplitudes", "energies", "power_limit")

@@ -15,6 +15,7 @@ from fedmac.report.run_sections import (
     air_sections,
     clock_section,
     learning_sections,
+    objective_section,
     verdict_section,
 )
 from fedmac.report.setting import setting_section
@@ -30,6 +31,7 @@ def render_page(record: Record, live: str | None = None, version: str | None = N
     sections = [
         verdict_section(record),
         *learning_sections(record),
+        objective_section(record),
         *air_sections(record),
         device_section(record),
         clock_section(record),

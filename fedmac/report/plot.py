@@ -14,7 +14,22 @@ from plotly.utils import PlotlyJSONEncoder
 def figure_section(
     identifier: str, heading: str, sentence: str, views: Mapping[str, go.Figure], *, summary: str = "", below: str = ""
 ) -> str:
-    """Return a section with one plot, the sentence that explains it, and a choice between its views.
+    """Return a section of one plot, see :func:`figure_part`; empty without any view to show."""
+    part = figure_part(identifier, heading, sentence, views, summary=summary, below=below, level=2)
+    return f"<section>{part}</section>" if part else ""
+
+
+def figure_part(
+    identifier: str,
+    heading: str,
+    sentence: str,
+    views: Mapping[str, go.Figure],
+    *,
+    summary: str = "",
+    below: str = "",
+    level: int = 3,
+) -> str:
+    """Return a plot under its heading, the sentence that explains it, and a choice between its views.
 
     Parameters
     ----------
@@ -25,11 +40,13 @@ def figure_section(
     sentence
         Says what it shows and how to read it.
     views
-        Label to figure. Views without a trace are left out; without any view left the section is empty.
+        Label to figure. Views without a trace are left out; without any view left there is nothing.
     summary
         The plot in words, such as its last values, for who cannot see it.
     below
         HTML to put under the sentence, such as the values as a table.
+    level
+        Of the heading: 2 opens a section, 3 stands in one.
 
     Returns
     -------
@@ -42,11 +59,11 @@ def figure_section(
     heading = escape(heading)
     label = f"{heading}. {escape(summary)}" if summary else heading
     return (
-        f'<section><h2>{heading}</h2><figure class="plot" id="{identifier}">{_choice(identifier, heading, views)}'
+        f'<h{level}>{heading}</h{level}><figure class="plot" id="{identifier}">{_choice(identifier, heading, views)}'
         f'<div class="canvas" role="img" aria-label="{label}"></div>'
         f"<figcaption>{escape(sentence)}</figcaption>"
         f'<script type="application/json">{script_json(_plain(views.values()))}</script>'
-        f"</figure>{below}</section>"
+        f"</figure>{below}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from fedmac.axes import label
 from fedmac.report.air_figures import (
     MAX_MAP_DEVICES,
     MAX_MAP_ROUNDS,
@@ -24,15 +25,19 @@ from fedmac.report.cards import error_ratio, verdict_cards
 from fedmac.report.clock_figures import clock_figures, clock_table
 from fedmac.report.figures import MAX_POINTS, axes_of, curve_figure
 from fedmac.report.final_values import final_values, final_values_table, final_values_text
-from fedmac.report.folder import Record
+from fedmac.report.folder import OBJECTIVE, Record
 from fedmac.report.over_seeds import finite
-from fedmac.report.plot import figure_section
-from fedmac.report.table import energy_unit, quantity, verdict_sentences, verdict_table
+from fedmac.report.plot import figure_part, figure_section
+from fedmac.report.table import energy_unit, quantity, score, small, verdict_sentences, verdict_table
+from fedmac.report.value_axis import log_note
 
 MAX_REASONS = 20  # rows of the table of failures
 MEANINGS = {
     "accuracy": "Share of {split} examples that the model classifies rightly",
     "loss": "Mean loss of the model over the {split} examples",
+    "train_objective": "Mean over the devices of the objective on their own rows, at the model after the round",
+    "objective_gap": "Training objective less the optimum that was given",
+    "train_gradient_norm": "Norm of the devices' mean gradient at the model after the round",
 }
 
 
@@ -50,12 +55,19 @@ def verdict_section(record: Record) -> str:
 def learning_sections(record: Record) -> list[str]:
     """Return a plot each of accuracy and loss (of the test, else of validation) and of the training loss."""
     rounds = record.rounds
-    split = "test" if len(finite(rounds["test_accuracy"])) else "validation"
+    tested = any(len(finite(rounds[score])) for score in ("test_accuracy", "test_loss"))
+    split = "test" if tested else "validation"
     sections = [
         _curves(record, what, f"{split}_{what}", MEANINGS[what].format(split=split)) for what in ("accuracy", "loss")
     ]
     training = "Mean loss over the devices' own rows while they train, before each step they take"
     return [*sections, _curves(record, "training-loss", "train_loss", training)]
+
+
+def objective_section(record: Record) -> str:
+    """Return a plot each of training objective, objective gap and gradient norm, of those that were recorded."""
+    parts = [_curves(record, key.replace("_", "-"), key, MEANINGS[key], figure_part) for key in OBJECTIVE]
+    return f"<section><h2>Objective</h2>{''.join(parts)}</section>" if any(parts) else ""
 
 
 def air_sections(record: Record) -> list[str]:
@@ -106,21 +118,25 @@ def clock_section(record: Record) -> str:
     )
 
 
-def _curves(record: Record, identifier: str, column: str, meaning: str) -> str:
-    rounds, unit, name = record.rounds, energy_unit(record.variants), column.replace("_", " ")
-    name = name.replace("train ", "training ")
+def _curves(
+    record: Record, identifier: str, column: str, meaning: str, put: Callable[..., str] = figure_section
+) -> str:
+    rounds, unit = record.rounds, energy_unit(record.variants)
+    name = label(column)
     axes = axes_of(rounds)
     values = final_values(rounds, column)
     several = any(math.isfinite(value.half_width) for value in values)
     line = " (line: mean over seeds; band: its 95 % confidence, Student's t)" if several else " (one seed: no band)"
     read = " Choose the axis: equal cost is the fair comparison, not equal rounds." if len(axes) > 1 else ""
-    return figure_section(
+    written = small if column in OBJECTIVE else score
+    views = {axis: curve_figure(rounds, column, x, energy_unit=unit) for x, axis in axes.items()}
+    return put(
         identifier,
         name.capitalize(),
-        f"{meaning}{line}.{read}{_thinned_points(rounds)}",
-        {label: curve_figure(rounds, column, x, energy_unit=unit) for x, label in axes.items()},
-        summary=final_values_text(values, name),
-        below=final_values_table(values, name),
+        f"{meaning}{line}.{read}{log_note(views.values())}{_thinned_points(rounds)}",
+        views,
+        summary=final_values_text(values, name, written),
+        below=final_values_table(values, name, written),
     )
 
 

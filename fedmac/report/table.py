@@ -20,7 +20,7 @@ UNITS = {"physical": "J", "normalised": "normalised"}
 class Column:
     """A column of the verdict table: its key in the summary, heading, one sentence, and how a value reads.
 
-    `spread` says that the value has a confidence interval.
+    `spread` says that the value has a confidence interval, `best` which value of a score is.
     """
 
     key: str
@@ -28,6 +28,7 @@ class Column:
     note: str
     text: Callable[[float], str]
     spread: bool = False
+    best: str = "highest"
 
 
 def count(value: float) -> str:
@@ -38,6 +39,11 @@ def count(value: float) -> str:
 def score(value: float) -> str:
     """Write a score to three decimals: ``0.893``."""
     return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.3g}"
+
+
+def small(value: float) -> str:
+    """Write a figure that may be close to zero to three digits: ``0.312``, ``4.41e-06``."""
+    return f"{value:.3g}"
 
 
 def quantity(value: float) -> str:
@@ -60,7 +66,16 @@ COLUMNS = (
         score,
         True,
     ),
-    Column("test_loss", "test loss", "Mean loss of the last model over the test examples.", score, True),
+    Column("test_loss", "test loss", "Mean loss of the last model over the test examples.", score, True, "lowest"),
+    Column(
+        "train_objective",
+        "training objective",
+        "Mean over the devices of the objective on their own rows, at the last model.",
+        small,
+        True,
+    ),
+    Column("objective_gap", "objective gap", "Training objective less the optimum that was given.", small, True),
+    Column("train_gradient_norm", "gradient norm", "Norm of the devices' mean gradient there.", small, True),
     Column("rounds", "rounds", "Rounds of training done.", count),
     Column("channel_uses", "channel uses", "Uses of the shared channel over all rounds.", count),
     Column(
@@ -97,17 +112,20 @@ def number(variant: Variant, key: str) -> float | None:
 
 
 def leading_score(variants: Sequence[Variant]) -> Column:
-    """Return the score that variants are ranked by: test accuracy, or validation where no test was made."""
-    tested = any(number(variant, "test_accuracy") is not None for variant in variants)
-    validated = any(number(variant, "validation_accuracy") is not None for variant in variants)
-    return COLUMNS[1] if validated and not tested else COLUMNS[0]
+    """Return the score that variants are ranked by.
+
+    Test accuracy; validation accuracy where no test was made; test loss where a model has no accuracy.
+    """
+    scores = (column for column in COLUMNS[:3] if any(number(variant, column.key) is not None for variant in variants))
+    return next(scores, COLUMNS[0])
 
 
 def leader_of(variants: Sequence[Variant]) -> Variant | None:
-    """Return the variant of the highest finite score, the first of equals; None if none has one."""
-    key = leading_score(variants).key
-    scored = [(value, variant) for variant in variants if _finite(value := number(variant, key))]
-    return max(scored, key=lambda pair: pair[0] or 0.0)[1] if scored else None
+    """Return the variant of the best finite score, the first of equals; None if none has one."""
+    column = leading_score(variants)
+    scored = [(value, variant) for variant in variants if _finite(value := number(variant, column.key))]
+    choose = min if column.best == "lowest" else max
+    return choose(scored, key=lambda pair: pair[0] or 0.0)[1] if scored else None
 
 
 def verdict_table(variants: Sequence[Variant]) -> str:
@@ -134,7 +152,9 @@ def verdict_sentences(variants: Sequence[Variant]) -> list[str]:
     scored = [variant for variant in variants if _finite(number(variant, score_column.key))]
     if leader is None or len(scored) < 2:
         return []
-    sentence = f"Highest {score_column.heading}: {leader['name']}, {cell(leader, score_column)}."
+    sentence = (
+        f"{score_column.best.capitalize()} {score_column.heading}: {leader['name']}, {cell(leader, score_column)}."
+    )
     others = [variant for variant in scored if variant is not leader]
     close = [str(variant["name"]) for variant in others if _same(leader, variant, score_column.key)]
     if close:

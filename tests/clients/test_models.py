@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from clients.models import MODELS, build, count_parameters
         ("softmax", {"bias": False}, 7_840),
         ("mlp", {}, 101_770),
         ("mlp", {"hidden": []}, 7_850),
+        ("mlp", {"activation": "tanh"}, 101_770),
+        ("autoencoder", {}, 209_968),
+        ("autoencoder", {"hidden": [8]}, 13_336),  # 784 x 8 + 8 and 8 x 784 + 784
+        ("autoencoder", {"hidden": [400, 200, 100, 50, 25, 6]}, 842_340),
     ],
 )
 def test_parameter_counts_are_the_textbook_ones(name: str, parameters: dict[str, object], count: int) -> None:
@@ -27,13 +32,44 @@ def test_parameter_counts_are_the_textbook_ones(name: str, parameters: dict[str,
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("shape", [(784,), (64,), (3, 32, 32), (28, 28)])
-def test_every_model_maps_a_batch_to_logits(name: str, shape: tuple[int, ...]) -> None:
-    logits = build(name, shape, 7, dtype=torch.float64)(torch.ones(5, *shape, dtype=torch.float64))
-    assert logits.shape == (5, 7)
-    assert logits.dtype == torch.float64
+def test_every_model_maps_a_batch_to_logits_and_the_autoencoder_to_its_inputs(
+    name: str, shape: tuple[int, ...]
+) -> None:
+    outputs = build(name, shape, 7, dtype=torch.float64)(torch.ones(5, *shape, dtype=torch.float64))
+    assert outputs.shape == (5, math.prod(shape) if name == "autoencoder" else 7)
+    assert outputs.dtype == torch.float64
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_an_autoencoder_mirrors_its_hidden_layers_around_the_code() -> None:
+    layers = [
+        part for part in build("autoencoder", (10,), 2, hidden=(8, 5, 3)).children() if isinstance(part, nn.Linear)
+    ]
+    sizes = [(layer.in_features, layer.out_features) for layer in layers]
+    assert sizes == [(10, 8), (8, 5), (5, 3), (3, 5), (5, 8), (8, 10)]
+
+
+ACTIVATED = {"relu": lambda z: z.clamp(min=0), "tanh": torch.tanh, "softplus": lambda z: (1 + z.exp()).log()}
+
+
+@pytest.mark.parametrize("name", ["mlp", "autoencoder"])
+@pytest.mark.parametrize("activation", ACTIVATED)
+def test_the_activation_stands_after_every_hidden_layer_and_not_after_the_last(name: str, activation: str) -> None:
+    model = build(name, (6,), 3, hidden=(5, 4), activation=activation, dtype=torch.float64)
+    rows = torch.linspace(-2, 2, 12, dtype=torch.float64).view(2, 6)
+    layers = [part for part in model.children() if isinstance(part, nn.Linear)]
+    expected = rows
+    for layer in layers[:-1]:
+        expected = ACTIVATED[activation](layer(expected))
+    # A few dozen terms of order one in float64.
+    torch.testing.assert_close(model(rows), layers[-1](expected), rtol=1e-13, atol=1e-13)
+
+
+def test_the_start_does_not_depend_on_the_activation() -> None:
+    relu, tanh = (build("mlp", (6,), 3, activation=name).state_dict() for name in ("relu", "tanh"))
+    assert all(torch.equal(relu[name], tanh[name]) for name in relu)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "autoencoder"])
 def test_seed_alone_fixes_the_start(name: str) -> None:
     def start(seed: int) -> torch.Tensor:
         return nn.utils.parameters_to_vector(build(name, (64,), 10, seed=seed).parameters())
@@ -101,6 +137,15 @@ def test_a_model_can_come_from_an_import_path(factories: str) -> None:
         ("own_models:tiny", {"depth": 1}, ValueError, r"'depth'; accepted: width"),
         ("broken_models:tiny", {}, ModuleNotFoundError, r"a_package_that_is_missing"),
         ("mlp", {"layers": 1}, ValueError, r"'layers'; accepted: hidden"),
+        (
+            "mlp",
+            {"activation": "gelu"},
+            ValueError,
+            r"activation = 'gelu' is not known; accepted: relu, tanh, softplus",
+        ),
+        ("autoencoder", {"activation": "gelu"}, ValueError, r"activation = 'gelu' .* accepted: relu, tanh, softplus"),
+        ("autoencoder", {"hidden": []}, ValueError, r"hidden = \[\] leaves no code; accepted: at least one"),
+        ("autoencoder", {"hidden": [3, 0]}, ValueError, r"hidden = \[3, 0\] must be whole numbers"),
         ("mlp", {"hidden": [0]}, ValueError, r"hidden = \[0\] must be whole numbers"),
         ("mlp", {"init": "ones"}, ValueError, r"init = 'ones' is not known; accepted: default, zeros"),
         ("cnn", {"channels": [1] * 5}, ValueError, r"use at most 3 entries"),

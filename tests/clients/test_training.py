@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clients.data import Split
+from clients.losses import RECONSTRUCTION
 from clients.models import build
 from clients.parameters import flat_state, load_arrays, model_arrays
 from clients.training import Trainer, Training, compute_device
@@ -251,6 +253,59 @@ def test_parameters_that_need_no_gradient_stay() -> None:
     frozen = sum(p.numel() for p in model[0].parameters())
     assert torch.equal(state[:frozen], received[:frozen])
     assert not torch.equal(state[frozen:], received[frozen:])
+
+
+# Other losses.
+
+
+def reconstructing(rows: int = 21, dtype: torch.dtype = torch.float64) -> Split:
+    inputs = examples(rows, dtype).inputs
+    return Split(inputs, inputs)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "relu"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_an_autoencoder_takes_the_steps_of_torch_sgd_on_its_own_loss(activation: str, momentum: float) -> None:
+    model, data = build("autoencoder", (5,), 3, hidden=(4, 2), activation=activation, dtype=torch.float64), examples()
+    trainer = Trainer(copy.deepcopy(model), loss=RECONSTRUCTION)
+    training = Training(learning_rate=0.2, full_batch=True, local_steps=3, momentum=momentum, l2=0.1)
+    state, loss = trainer.train(trainer.state.clone(), reconstructing(), training, seed=0, round=1, device=0)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.2, momentum=momentum, weight_decay=0.1)
+    losses = []
+    for _ in range(3):
+        optimiser.zero_grad()
+        value = (model(data.inputs) - data.inputs).square().sum(dim=1).mean() / 2
+        value.backward()
+        optimiser.step()
+        losses.append(value.item())
+    assert_same(state, vector(model))
+    assert loss == pytest.approx(np.mean(losses), rel=1e-12)
+
+
+def test_steps_written_out_for_cross_entropy_are_not_taken_on_another_loss() -> None:
+    """5-4-5 with ReLU is what the trainer knows by hand, but its formula is that of cross-entropy."""
+    model = build("autoencoder", (5,), 3, hidden=(4,), activation="relu")
+    assert Trainer(model).dense is not None
+    assert Trainer(model, loss=RECONSTRUCTION).dense is None
+
+
+@pytest.mark.parametrize("batch_size", [4, 2048])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_evaluation_of_a_reconstruction_is_its_mean_and_has_no_accuracy(batch_size: int, dtype: torch.dtype) -> None:
+    model, data = build("autoencoder", (5,), 3, hidden=(2,), dtype=dtype), reconstructing(50, dtype)
+    result = Trainer(copy.deepcopy(model), loss=RECONSTRUCTION).evaluate(vector(model), data, batch_size)
+    expected = (model(data.inputs) - data.inputs).double().square().sum(dim=1).mean().item() / 2
+    # 250 terms of order one; float32 rounds at 6e-8.
+    assert result.loss == pytest.approx(expected, rel=1e-5 if dtype == torch.float32 else 1e-12)
+    assert result.accuracy is None
+    assert result.examples == 50
+
+
+def test_evaluation_of_nothing_has_no_accuracy_where_the_loss_has_none() -> None:
+    trainer = Trainer(build("autoencoder", (5,), 3, hidden=(2,)), loss=RECONSTRUCTION)
+    result = trainer.evaluate(trainer.state.clone(), Split(torch.zeros(0, 5), torch.zeros(0, 5)))
+    assert math.isnan(result.loss)
+    assert result.accuracy is None
 
 
 # The flat state.

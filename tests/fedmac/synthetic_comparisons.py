@@ -19,6 +19,7 @@ LABELS = {
     "channel_uses": "channel uses",
     "test_accuracy": "test accuracy",
     "test_loss": "test loss",
+    "objective_gap": "objective gap",
 }
 AXES = {"energy": 50.0, "round": 1.0, "channel_uses": 785.0}
 
@@ -58,6 +59,17 @@ def series(
         ),
         is_baseline=False,
         area=Estimate(0.8 * height, half, seeds),
+    )
+
+
+def gaps(name: str, mean: Sequence[float], half_width: float = 0.0) -> Series:
+    """A series whose objective gap after each round is given, with the same half width everywhere."""
+    values, rounds = np.array(mean, dtype=np.float64), np.arange(len(mean), dtype=np.float64)
+    band = np.full(len(values), half_width)
+    return dataclasses.replace(
+        series(name),
+        curves={axis: Curve(rounds * scale, values, band, 5) for axis, scale in AXES.items()},
+        final=Estimate(float(values[-1]), half_width, 5),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.fedmac.command_line import Command, narrow, one_line
-from tests.fedmac.recorded_runs import rising, write_run, write_sweep
+from tests.fedmac.recorded_runs import rising, write_rounds, write_run, write_sweep
 
 OWN = [
     "comparison.html",
@@ -42,6 +43,16 @@ def test_a_run_becomes_a_page_figures_and_tables(fedmac: Command) -> None:
     assert all(f'id="{plot}"' in page for plot in ("curves", "cost", "differences", "pareto"))
     table = pd.read_parquet("run/comparison/table.parquet")
     assert list(table["name"]) == ["rlc", "ideal"]
+
+
+def test_a_gap_is_a_target_on_the_command_line(fedmac: Command, run: Path) -> None:
+    for path in run.rglob("rounds.jsonl"):
+        rows = [json.loads(text) for text in path.read_text().splitlines()]
+        write_rounds(path.parent, [row | {"objective_gap": 10.0 ** -row["round"]} for row in rows])
+    ended = fedmac("compare", "run", "--y", "objective_gap", "--to", "objective_gap=0.01")
+    assert (ended.code, ended.err) == (0, "")
+    assert "round until objective gap was first 0.01 or better" in one_line(ended.out)
+    assert pd.read_parquet("run/comparison/table.parquet")["target_cost"].tolist() == [2.0, 2.0]
 
 
 @pytest.mark.usefixtures("run")

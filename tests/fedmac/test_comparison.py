@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedmac.axes import label
 from fedmac.record import NoRunHere, RecordError
 from fedmac.scenario_errors import ScenarioError
 from fedmac.studies.compare.comparison import Comparison, Series, compare
+from fedmac.studies.compare.readable_table import readable_table
 from fedmac.studies.compare.statistics import Estimate, estimate
 from tests.fedmac.recorded_runs import Height, lines, rising, write_rounds, write_run, write_sweep
 
@@ -80,6 +82,30 @@ def test_any_number_in_the_record_can_be_compared(run: Path) -> None:
         compare([run], y="test_acuracy")
     with pytest.raises(ScenarioError, match="y = 'devices': not recorded"):
         compare([run], y="devices")
+
+
+def test_the_objective_gap_can_be_compared_and_a_target_is_reached_from_above(run: Path) -> None:
+    for name, rate in (("rlc", 1), ("ideal", 2)):
+        path = run / name / "rounds.jsonl"
+        rows = [json.loads(text) for text in path.read_text().splitlines()]
+        write_rounds(run / name, [row | {"objective_gap": 10.0 ** (-rate * row["round"] / 2)} for row in rows])
+    found = compare([run], y="objective_gap", to=("objective_gap", 0.01))
+    costs = [series.target.cost for series in found.series if series.target]
+    assert costs == [Estimate(4.0, 0.0, 3), Estimate(2.0, 0.0, 3)]
+    assert found.labels["objective_gap"] == "objective gap"
+    assert readable_table(found)["objective gap"].tolist() == ["1e-05", "1e-10"]
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("train_objective", "training objective"),
+        ("train_gradient_norm", "gradient norm"),
+        ("train_loss", "training loss"),
+    ],
+)
+def test_figures_are_called_what_the_field_calls_them(key: str, words: str) -> None:
+    assert label(key) == words
 
 
 def test_the_order_of_folders_changes_nothing_but_the_order(tmp_path: Path) -> None:

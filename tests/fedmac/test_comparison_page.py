@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from fedmac.report.value_axis import LOG_NOTE
 from fedmac.studies.compare.curves import MOST_POINTS, Curve
 from fedmac.studies.compare.figures import axis_views, grid_views, group_views, pareto_figure
 from fedmac.studies.compare.findings import Comparison, Series
@@ -19,7 +20,7 @@ from fedmac.studies.compare.selection import best_and_baseline, short, swept, va
 from fedmac.studies.compare.statistics import Estimate
 from fedmac.studies.compare.words import facts, verdict
 from tests.fedmac.report_pages import PLOTLY
-from tests.fedmac.synthetic_comparisons import AXES, comparison, front, grid, series
+from tests.fedmac.synthetic_comparisons import AXES, comparison, front, gaps, grid, series
 from tests.fedmac.synthetic_runs import NASTY
 
 FOUR = [series("ideal", 0.9), series("rlc", 0.85), series("mask", 0.8, reached=0), series("uncoded", 0.898, reached=3)]
@@ -117,6 +118,67 @@ def test_every_axis_has_its_view_with_mean_and_band() -> None:
     assert curve.half_width is not None
     np.testing.assert_allclose(band.y[: len(curve.x)], curve.mean + curve.half_width, rtol=1e-6)
     assert band.fillcolor == line.line.color
+
+
+def falling(*ends: float, half_width: float = 0.0) -> Comparison:
+    """A comparison of gaps that fall from 1 over the ends given, in three more rounds, the last at zero."""
+    drawn = [gaps(f"v{n}", [1.0, 1e-2, end, 0.0], half_width) for n, end in enumerate(ends)]
+    return comparison(drawn, y="objective_gap", target=("objective_gap", 1e-3))
+
+
+def test_curves_of_gaps_that_span_decades_have_a_log_axis_and_accuracies_do_not() -> None:
+    views = axis_views(falling(1e-6, 1e-4))
+    assert {figure.layout.yaxis.type for figure in views.values()} == {"log"}
+    line = next(trace for trace in views["round"].data if trace.name == "v0")
+    np.testing.assert_allclose(line.y, [1.0, 1e-2, 1e-6], rtol=1e-6)  # zero is left out; float32
+    low, high = (10**end for end in views["round"].layout.yaxis.range)
+    assert 1e-7 < low < 1e-6
+    assert 1 < high < 10
+    assert views["round"].layout.yaxis.title.text == "objective gap"
+    accuracies = comparison(falling(1e-6).series)
+    assert {figure.layout.yaxis.type for figure in axis_views(accuracies).values()} == {None}
+    assert {f.layout.yaxis.type for f in axis_views(falling(0.5)).values()} == {None}, "a factor of 100, not more"
+
+
+def test_the_band_of_gaps_ends_at_the_bottom_of_the_log_axis() -> None:
+    figure = axis_views(falling(1e-6, half_width=0.1))["round"]
+    band = next(trace for trace in figure.data if trace.name == "v0: 95 % band")
+    bottom = 10 ** figure.layout.yaxis.range[0]
+    # Upper edge forward, lower edge back. float32: seven digits.
+    np.testing.assert_allclose(band.y, [1.1, 0.11, 0.1, bottom, bottom, 0.9], rtol=1e-5)
+
+
+def test_the_target_lies_where_it_belongs_on_a_log_axis_and_on_none_if_it_is_zero() -> None:
+    figure = axis_views(falling(1e-6))["round"]
+    (line,), (text,) = figure.layout.shapes, figure.layout.annotations
+    assert (line.y0, text.y) == (1e-3, -3.0)  # plotly takes values for lines and logarithms for texts
+    far = dataclasses.replace(falling(1e-4), target=("objective_gap", 1e-9))
+    assert 10 ** axis_views(far)["round"].layout.yaxis.range[0] < 1e-9
+    nowhere = dataclasses.replace(falling(1e-4), target=("objective_gap", 0.0))
+    assert not axis_views(nowhere)["round"].layout.shapes
+
+
+def test_the_page_says_what_a_log_axis_shows_and_keeps_small_figures_readable() -> None:
+    small = dataclasses.replace(gaps("newton", [1.0, 4.4e-4]), final=Estimate(4.4e-4, 2e-2, 5))
+    drawn = comparison([gaps("slow", [1.0, 0.5]), small], y="objective_gap", target=None)
+    html = page(drawn)
+    assert LOG_NOTE in html
+    assert LOG_NOTE not in page(comparison(FOUR))
+    assert "<td>0.000440 ± 0.020</td>" in html
+    assert verdict(drawn)[0] == "Lowest final objective gap: newton, 0.000440 ± 0.020 (5 seeds)."
+
+
+def test_final_gaps_over_a_swept_key_have_a_log_axis_if_they_span_decades() -> None:
+    cells = grid([0, 10, 20])
+    ends = (1e-1, 1e-3, 1e-5)
+    swept_gaps = [dataclasses.replace(c, final=Estimate(end, 0.01, 5)) for c, end in zip(cells, ends, strict=True)]
+    (figure,) = grid_views(comparison(swept_gaps, y="objective_gap")).values()
+    assert figure.layout.yaxis.type == "log"
+    bars = figure.data[0].error_y
+    assert bars.array == pytest.approx([0.01] * 3)
+    assert bars.arrayminus[0] == pytest.approx(0.01)
+    bottom = 10 ** figure.layout.yaxis.range[0]
+    assert np.asarray(ends[1:]) - bars.arrayminus[1:] == pytest.approx([bottom] * 2)
 
 
 def test_the_target_is_drawn_where_it_is_one_of_y() -> None:

@@ -18,7 +18,7 @@ from fedmac.record import RecordError
 from fedmac.studies.compare.findings import Comparison
 from fedmac.studies.compare.paper import FORMATS, WIDTHS, paper_figure, write_paper_figure
 from fedmac.studies.compare.paper_panels import style
-from tests.fedmac.synthetic_comparisons import comparison, grid, series
+from tests.fedmac.synthetic_comparisons import comparison, gaps, grid, series
 
 LONG = "a folder with a long name/variant number {} that says what it does"
 CASES = {
@@ -138,6 +138,21 @@ def test_an_axis_on_which_series_spend_very_differently_is_logarithmic() -> None
     figure = paper_figure(comparison([cheap, dear]))
     assert figure.axes[0].get_xscale() == "log"
     assert all(np.asarray(line.get_xdata()).min() > 0 for line in figure.axes[0].get_lines()[:2])
+
+
+def test_gaps_that_span_decades_are_on_a_log_axis_without_what_is_not_above_zero() -> None:
+    drawn = [gaps("newton", [1.0, 1e-3, 1e-7, -1e-17], 0.01), gaps("slow", [1.0, 0.5, 0.4, 0.3], 0.01)]
+    (axes,) = paper_figure(comparison(drawn, y="objective_gap", target=("objective_gap", 1e-4))).axes
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("log", "objective gap")
+    bottom, top = axes.get_ylim()
+    assert 1e-8 < bottom < 1e-7
+    assert 1 < top < 10
+    assert list(np.asarray(axes.get_lines()[0].get_ydata())) == [1.0, 1e-3, 1e-7]
+    band = axes.collections[0].get_paths()[0].vertices  # type: ignore[index]
+    assert band[:, 1].min() == bottom  # type: ignore[call-overload, index]
+    assert paper_figure(comparison(drawn)).axes[0].get_yscale() == "linear", "as accuracies"
+    linear = paper_figure(comparison(drawn, y="objective_gap"), y_range=(0.0, 1.0)).axes[0]
+    assert (linear.get_yscale(), linear.get_ylim()) == ("linear", (0.0, 1.0)), "zero was asked for"
 
 
 def test_an_unequal_budget_and_the_target_stand_in_the_legend() -> None:

@@ -136,6 +136,15 @@ def test_a_summary_has_means_over_seeds_of_the_last_values() -> None:
     assert (row["channel_uses"], row["energy_j_per_device_mean"], row["wall_s"]) == (20, 6.0, 5.0)
 
 
+@pytest.mark.parametrize("name", ["train_objective", "objective_gap", "train_gradient_norm"])
+def test_a_summary_has_the_last_objective_where_it_is_recorded(name: str) -> None:
+    rounds = [line(0, 0, **{name: 1.0}), line(0, 1, **{name: 4e-6}), line(0, 2), line(1, 2, **{name: 0.0})]
+    row = summary_row(VARIANT, rounds)
+    assert row[name] == pytest.approx(2e-6)
+    assert row[f"{name}_std"] == pytest.approx(np.std([4e-6, 0.0], ddof=1))
+    assert summary_row(VARIANT, [line(0, 1)])[name] is None
+
+
 def test_a_run_that_diverged_has_no_loss_rather_than_an_earlier_one() -> None:
     row = summary_row(VARIANT, [line(0, 1, test_loss=1.0), line(0, 2, test_loss=None)])
     assert (row["test_loss"], row["test_loss_std"]) == (None, None)

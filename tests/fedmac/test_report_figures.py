@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from fedmac.report import write_report
 from fedmac.report.air_figures import error_figure, gain_figures, power_figures, silence_figure
 from fedmac.report.clock_figures import clock_figures, clock_table
 from fedmac.report.device_figures import device_figures, device_tables
-from fedmac.report.figures import accuracy_figure, axes_of, loss_figure
+from fedmac.report.figures import accuracy_figure, axes_of, curve_figure, loss_figure
 from fedmac.report.folder import read_run
 from fedmac.report.over_seeds import half_width, mean_over_seeds, thin
+from fedmac.report.value_axis import LOG_NOTE, LOG_SPAN, band_edges, log_limits
 from tests.fedmac.report_pages import body, decoded, views, write_page
 from tests.fedmac.synthetic_runs import NASTY, run_rows, write_run
 
@@ -117,6 +119,95 @@ def test_loss_that_spans_decades_is_drawn_on_a_log_axis() -> None:
     figure = loss_figure(rows)
     assert figure.layout.yaxis.type == "log"
     np.testing.assert_allclose(figure.data[0].y, [2.3, 1e5], rtol=1e-6, err_msg="a loss that is not finite is a gap")
+
+
+POSITIVE = st.lists(st.floats(1e-12, 1e3), min_size=1, max_size=8)
+ROUNDED = st.lists(st.floats(-1e-15, 0), max_size=3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(positive=POSITIVE, rounded=ROUNDED)
+def test_a_gap_has_a_log_axis_once_it_spans_a_factor_of_100_and_rounding_below_zero_changes_nothing(
+    positive: list[float], rounded: list[float]
+) -> None:
+    limits = log_limits("objective_gap", np.array([*positive, *rounded, np.nan]))
+    assert (limits is not None) == (max(positive) > LOG_SPAN * min(positive))
+    if limits is not None:
+        assert 0 < limits[0] < min(positive)
+        assert max(positive) < limits[1]
+
+
+@pytest.mark.parametrize("key", ["test_accuracy", "slope", "step_size", "papr_db_mean", "bits_per_device_mean"])
+def test_what_does_not_fall_to_zero_has_no_log_axis(key: str) -> None:
+    assert log_limits("test_loss", np.array([1e-6, 1.0])) is not None
+    assert log_limits(key, np.array([1e-6, 1.0])) is None
+
+
+def test_a_figure_that_goes_well_below_zero_has_no_log_axis() -> None:
+    assert log_limits("train_objective", np.array([1e-6, 1.0, -0.5])) is None
+    assert log_limits("objective_gap", np.array([0.0, -1e-16])) is None, "nothing is above zero"
+
+
+@settings(max_examples=100, deadline=None)
+@given(positive=POSITIVE, width=st.floats(0, 1e4))
+def test_no_band_goes_below_its_log_axis_and_a_narrow_one_is_untouched(positive: list[float], width: float) -> None:
+    mean = np.array([*positive, 1e4, 1e-13])
+    limits = log_limits("objective_gap", mean)
+    assert limits is not None
+    low, high = band_edges("objective_gap", mean, np.full(len(mean), width), limits)
+    assert (low >= limits[0]).all()
+    assert (low <= mean).all()
+    np.testing.assert_array_equal(high, mean + width)
+    inside = mean - width > limits[0]
+    np.testing.assert_array_equal(low[inside], (mean - width)[inside])
+    below, _ = band_edges("objective_gap", mean, np.full(len(mean), width), None)
+    np.testing.assert_array_equal(below, mean - width, err_msg="a linear axis shows all of it")
+
+
+def test_points_at_or_below_zero_are_left_out_of_a_log_axis_and_kept_on_a_linear_one() -> None:
+    rows = pd.DataFrame({"variant": "v", "seed": 0, "round": range(5), "objective_gap": [1.0, 1e-3, 0.0, -1e-17, 1e-6]})
+    figure = curve_figure(rows, "objective_gap")
+    assert figure.layout.yaxis.type == "log"
+    assert figure.layout.yaxis.title.text == "objective gap"
+    np.testing.assert_array_equal(figure.data[0].x, [0, 1, 4])
+    np.testing.assert_allclose(figure.data[0].y, [1.0, 1e-3, 1e-6], rtol=1e-6)  # float32
+    near = curve_figure(rows[rows["round"] < 1].assign(objective_gap=0.0), "objective_gap")
+    assert near.layout.yaxis.type is None
+    np.testing.assert_array_equal(near.data[0].y, [0.0])
+
+
+def test_the_band_of_the_report_never_goes_below_its_log_axis() -> None:
+    gap = {"objective_gap": [1.0, 2.0, 1e-3, 3e-3, 1e-8, 5e-8]}
+    rows = pd.DataFrame({"variant": "v", "seed": [0, 1] * 3, "round": [0, 0, 1, 1, 2, 2]} | gap)
+    figure = curve_figure(rows, "objective_gap")
+    bottom = 10 ** figure.layout.yaxis.range[0]
+    low, high, line = (np.asarray(trace.y) for trace in figure.data)
+    # t is 12.7 for two seeds, so every interval contains zero. float32: seven digits.
+    np.testing.assert_allclose(low, bottom, rtol=1e-6)
+    assert (low < line).all()
+    assert (line < high).all()
+
+
+def test_objective_figures_are_in_a_section_of_their_own_where_they_are_recorded(page: Path, tmp_path: Path) -> None:
+    assert "<h2>Objective</h2>" not in body(page), "a record without them looks as before"
+    rows = run_rows("dingo", seeds=range(2), rounds=8, devices=3)
+    for row in rows:
+        gap = 10.0 ** -row["round"] * (1 + row["seed"])
+        row |= {"train_objective": 0.2 + gap, "objective_gap": gap, "train_gradient_norm": gap**0.5}
+    html = body(write_report(write_run(tmp_path, [rows], variants=[])))
+    section = html[html.index("<h2>Objective</h2>") : html.index("<h2>Error of the received mean</h2>")]
+    assert re.findall("<h3>(.*?)</h3>", section) == ["Training objective", "Objective gap", "Gradient norm"]
+    kinds = {key: views(html, key)[0]["layout"]["yaxis"].get("type") for key in ("objective-gap", "train-objective")}
+    assert kinds == {"objective-gap": "log", "train-objective": None}
+    accuracy = views(html, "accuracy")
+    assert accuracy[0]["layout"]["yaxis"].get("type") is None
+    axes = [
+        [view["layout"]["xaxis"]["title"]["text"] for view in plot] for plot in (accuracy, views(html, "objective-gap"))
+    ]
+    assert axes[0] == axes[1]
+    assert section.count(LOG_NOTE.strip()) == 2, "gap and gradient norm"
+    # 10^-8 and 2 10^-8 have the mean 1.5 10^-8; in the table and under the plot, from the rounds alone.
+    assert html.count("1.5e-08 ±") == 3, "the verdict table, the plot in words, its values"
 
 
 def test_figures_for_notebooks_name_what_is_wrong() -> None:

@@ -67,10 +67,11 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ),
     ({"strategy.name": "dingo", "training": {"momentum": 0.5}}, ["training.momentum = 0.5", "momentum left out"]),
     (
-        {"strategy.name": "giant", "training": {}},
-        ["uplink.kind = 'over-the-air'", 'strategy.name = "giant" is not there over the air yet', '"ideal"'],
+        {"strategy.name": "disco", "training": {}},
+        ["uplink.kind = 'over-the-air'", 'strategy.name = "disco" is not there over the air yet', '"ideal"'],
     ),
-    ({"strategy.name": "dingo", "training": {}}, ["uplink.code = 'random-linear'", "SNR", 'accepted: "uncoded"']),
+    ({"strategy.name": "dingo", "training": {}}, ["uplink.code = 'random-linear'", "SNR", 'accepted: "uncoded", or']),
+    ({"strategy.name": "giant", "training": {}}, ["uplink.code = 'random-linear'", "SNR", 'accepted: "uncoded"']),
     (
         {"strategy": {"name": "dingo", "over_the_air": "no"}, "training": {}, "uplink": {}},
         ["strategy.over_the_air = 'no'", "has noise", '"safe"'],

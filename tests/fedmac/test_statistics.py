@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from fedmac.axes import best_direction
 from fedmac.studies.compare.curves import (
     Points,
-    best_direction,
     cost,
     cost_to_target,
     first_reached,
@@ -75,6 +75,22 @@ def test_equal_seeds_have_no_spread_even_after_rounding() -> None:
 )
 def test_an_estimate_reads_to_two_digits_of_its_half_width(found: Estimate, text: str) -> None:
     assert str(found) == text
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (Estimate(4.41e-4, 0.012, 5), "0.000441 ± 0.012"),
+        (Estimate(4.412345e-7, 1.2e-7, 5), "4.41e-07 ± 1.2e-07"),
+        (Estimate(0.0123456, 1e-5, 5), "0.012346 ± 1.0e-05"),
+        (Estimate(-2e-16, 1e-15, 5), "-2.00e-16 ± 1.0e-15"),
+        (Estimate(0.4321, 0.0042, 5), "0.4321 ± 0.0042"),
+        (Estimate(4.41234e-4, None, 1), "0.0004412"),
+        (Estimate(0.0, 0.0, 5), "0"),
+    ],
+)
+def test_a_small_estimate_can_be_had_to_three_digits_at_least(found: Estimate, text: str) -> None:
+    assert found.precise() == text
 
 
 def pair(values: Mapping[int, float], reference: Mapping[int, float]) -> Pair:
@@ -234,7 +250,15 @@ def test_cost_to_target_is_over_the_seeds_that_reached_it() -> None:
 
 @pytest.mark.parametrize(
     ("key", "best"),
-    [("test_accuracy", "high"), ("test_loss", "low"), ("mse_measured", "low"), ("energy", "low"), ("wall", "low")],
+    [
+        ("test_accuracy", "high"),
+        ("test_loss", "low"),
+        ("mse_measured", "low"),
+        ("energy", "low"),
+        ("wall", "low"),
+        ("objective_gap", "low"),
+        ("train_gradient_norm", "low"),
+    ],
 )
 def test_accuracies_are_good_high_and_the_rest_low(key: str, best: str) -> None:
     assert best_direction(key) == best

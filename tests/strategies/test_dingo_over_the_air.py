@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -242,6 +242,27 @@ def test_more_noise_stops_the_solves_earlier() -> None:
     assert 0 < etas[0] < etas[1] < etas[2] <= 1
     # The noise's standard deviation is ten times as large for 20 dB less.
     assert etas[1] == pytest.approx(10 * etas[0], rel=0.1)
+
+
+class Listening(fleet.MessageGrid):
+    """Notes how far devices are told to solve."""
+
+    def __init__(self, work: Workplace) -> None:
+        super().__init__(fleet.local_grid(work))
+        self.levels: list[float] = []
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        messages = list(messages)
+        if messages[0].metadata.message_type == "train.damped_newton":
+            self.levels.append(float(messages[0].content.config_records["config"]["noise-level"]))  # type: ignore[arg-type]
+        return super().send_and_receive(messages, timeout=timeout)
+
+
+@pytest.mark.parametrize("discrepancy", [0.0, 0.5, 3.0])
+def test_solves_stop_at_a_share_of_the_noise(discrepancy: float) -> None:
+    grid = Listening(workplace())
+    outcome = run(air(snr_db=10.0), 3, grid=grid, discrepancy=discrepancy)
+    assert grid.levels == [min(1.0, discrepancy * eta) for eta in outcome.all("eta")]
 
 
 def test_the_scalars_are_those_of_the_mean_objective() -> None:

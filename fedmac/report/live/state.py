@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -164,7 +164,8 @@ def _progress(
     rounds = variant.scenario.rounds
     seeds = range(scenario.seed, scenario.seed + scenario.seeds)
     finished = [seed for seed in seeds if model_path(home, variant, seed).exists()]
-    last = _last_round(home / ROUNDS)
+    judged = "accuracy" if variant.scenario.training.loss == "cross-entropy" else "loss"
+    last = _last_round(home / ROUNDS, {f"test_{judged}", f"validation_{judged}"})
     done = rounds * len(finished)
     if last and last["seed"] not in finished:
         done += min(int(last["round"]), rounds)
@@ -185,8 +186,8 @@ def _progress(
     return progress, float(last.get("wall_s") or 0.0) / max(1, int(last.get("round", 0)))
 
 
-def _last_round(path: Path) -> dict[str, Any]:
-    """The last line of a record, with the figures of the last evaluation before it; empty if there is none."""
+def _last_round(path: Path, figures: Set[str]) -> dict[str, Any]:
+    """The last line of a record, with those of the last evaluation before it, told by `figures`; empty without any."""
     if not path.is_file():
         return {}
     last: dict[str, Any] = {}
@@ -195,7 +196,7 @@ def _last_round(path: Path) -> dict[str, Any]:
         if last and record["seed"] != last["seed"]:
             break
         last = record | last
-        if {"test_accuracy", "validation_accuracy"} & last.keys():
+        if not figures.isdisjoint(last.keys()):
             break
     return last
 

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmac.axes import AXES, label
+from fedmac.axes import AXES, best_direction, label
 from fedmac.scenario_errors import ScenarioError, meant
 from fedmac.studies.compare.contenders import Contender, baselines, contenders, not_recorded, numeric_keys
 from fedmac.studies.compare.curves import (
     Curve,
     Target,
-    best_direction,
     cost,
     cost_to_target,
     height,
@@ -23,7 +22,7 @@ from fedmac.studies.compare.curves import (
 )
 from fedmac.studies.compare.fairness import require_same_task, unequal_budgets
 from fedmac.studies.compare.findings import Comparison, Series
-from fedmac.studies.compare.gathering import Source, gather
+from fedmac.studies.compare.gathering import Runs, Source, gather
 from fedmac.studies.compare.pareto import Pareto, pareto_front
 from fedmac.studies.compare.statistics import Contrast, Estimate, Pair, estimate, paired
 
@@ -33,7 +32,7 @@ __all__ = ["Comparison", "Curve", "Estimate", "Pair", "Pareto", "Series", "Sourc
 def compare(
     folders: Sequence[str | Path],
     x: str = "round",
-    y: str = "test_accuracy",
+    y: str | None = None,
     to: tuple[str, float] | None = None,
     baseline: str | None = None,
     unequal: bool = False,
@@ -48,8 +47,9 @@ def compare(
         Run folders, sweep folders, or folders that hold some of them.
     x : str
         Cost to compare over: round, exchange, channel_uses, bits, energy, air_time, clock, wall.
-    y : str
-        Any number in the records' rounds: test_accuracy, test_loss, train_loss, mse_measured, ...
+    y : str, optional
+        Any number in the records' rounds: test_accuracy, test_loss, train_loss, mse_measured, ... By default
+        test_accuracy, or test_loss where no model has an accuracy (autoencoders).
     to : (str, float), optional
         A target: key and value. Accuracies reach it from below, everything else from above.
     baseline : str, optional
@@ -74,6 +74,7 @@ def compare(
     """
     found = gather(folders)
     notices = list(found.notices)
+    y = y or _default_figure(found.runs)
     those = contenders(found.runs, y, only, notices)
     if not those:
         raise ScenarioError(f"{', '.join(map(str, folders))}: no round is recorded yet; accepted: runs that have begun")
@@ -82,6 +83,11 @@ def compare(
         scenarios.setdefault(own.runs.source.name, []).append(own.runs.variant.scenario)
     require_same_task(scenarios, found.swept)
     return _Weighing(those, x, y, to, notices).comparison(baseline, unequal, pareto, found.sources)
+
+
+def _default_figure(runs: Sequence[Runs]) -> str:
+    recorded = {key for own in runs for rounds in own.seeds.values() for row in rounds for key in row}
+    return "test_loss" if "test_loss" in recorded and "test_accuracy" not in recorded else "test_accuracy"
 
 
 class _Weighing:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmac.axes import AXES
+from fedmac.axes import AXES, best_direction
 from fedmac.studies.compare.statistics import Estimate, estimate, half_widths
 
 MOST_POINTS = 200
@@ -17,9 +17,6 @@ MOST_POINTS = 200
 
 Rounds = Sequence[Mapping[str, float]]
 """One seed's rounds in their order, the numbers of each only; nan is what the record writes as null."""
-
-
-_HIGH_IS_GOOD = ("accuracy", "participants", "heard")
 
 
 @dataclass(frozen=True)
@@ -67,11 +64,6 @@ class Target:
     reached: int
     seeds: int
     best: float
-
-
-def best_direction(key: str) -> str:
-    """Whether "high" or "low" values of a figure are good: high for accuracies, low for losses, errors and costs."""
-    return "high" if any(word in key for word in _HIGH_IS_GOOD) else "low"
 
 
 def cost(rounds: Rounds, axis: str) -> NDArray[np.float64] | None:

@@ -11,8 +11,9 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from fedmac.report.figures import MARKED_POINTS, PALETTE, base_figure, plain, style
+from fedmac.report.value_axis import make_logarithmic
 from fedmac.studies.compare.curves import Curve
-from fedmac.studies.compare.drawn_curves import band, beyond_zero, log_axis
+from fedmac.studies.compare.drawn_curves import Axes, axes_for, final_axes
 from fedmac.studies.compare.findings import Comparison, Series
 from fedmac.studies.compare.selection import (
     UNEQUAL,
@@ -47,23 +48,29 @@ def curve_figure(comparison: Comparison, series: Sequence[Series], axis: str) ->
     """Draw the series that have the axis: mean over seeds and 95 % band, and the target if it is one of y."""
     figure = base_figure(called(comparison, axis))
     figure.update_yaxes(title_text=called(comparison, comparison.y))
-    logarithmic = log_axis(series, axis)
-    if logarithmic:
+    axes = axes_for(comparison, series, axis)
+    if axes.log_x:
         figure.update_xaxes(type="log")
+    if axes.limits is not None:
+        make_logarithmic(figure, axes.limits)
     for number, one in enumerate(series):
-        curve = one.curves.get(axis)
+        curve = axes.curve(one)
         if curve is not None:
-            curve = beyond_zero(curve) if logarithmic else curve
-            _add_curve(figure, plain(marked(one)), curve, band(curve, comparison.y), style(number))
-    if figure.data and comparison.target is not None and comparison.target[0] == comparison.y:
-        value = comparison.target[1]
-        figure.add_hline(
-            value,
-            line={"color": GREY, "width": 1.5, "dash": "dot"},
-            annotation={"text": f"target {value:g}", "font": {"size": 11}},
-            annotation_position="bottom right",
-        )
+            _add_curve(figure, plain(marked(one)), curve, axes.band(curve), style(number))
+    if figure.data and axes.target is not None:
+        _add_target(figure, axes.target, axes)
     return figure
+
+
+def _add_target(figure: go.Figure, value: float, axes: Axes) -> None:
+    figure.add_hline(
+        value,
+        line={"color": GREY, "width": 1.5, "dash": "dot"},
+        annotation={"text": f"target {value:g}", "font": {"size": 11}},
+        annotation_position="bottom right",
+    )
+    if axes.limits is not None:  # on a log axis plotly places a line by its value, but a text by its logarithm
+        figure.update_annotations(y=math.log10(value))
 
 
 def pareto_figure(comparison: Comparison) -> go.Figure:
@@ -169,14 +176,18 @@ def _final_lines(comparison: Comparison, grid: Swept) -> go.Figure:
     figure = base_figure(plain(key))
     figure.update_yaxes(title_text=f"final {called(comparison, comparison.y)}")
     figure.update_xaxes(type="category" if numbers is None else "log" if wide(numbers) else "linear")
+    axes = final_axes(comparison)
+    if axes.limits is not None:
+        make_logarithmic(figure, axes.limits)
     for number, (name, cells) in enumerate(grid.lines.items()):
         known = [(place, cells[(place,)]) for place in places if (place,) in cells]
+        below, above = zip(*(axes.bar(one.final) for _, one in known), strict=True)
         unequal = any(one.unequal for _, one in known)
         figure.add_trace(
             go.Scatter(
                 x=[places[place] for place, _ in known],
                 y=[one.final.mean for _, one in known],
-                error_y={"type": "data", "array": [one.final.half_width or 0.0 for _, one in known]},
+                error_y={"type": "data", "array": above, "arrayminus": below},
                 name=plain(f"{name} {UNEQUAL}" if unequal else name),
                 mode="lines+markers",
                 line=style(number),

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from fedmac.report.page import document, figure_section
+from fedmac.report.value_axis import log_note
 from fedmac.studies.compare.figures import (
     axis_views,
     grid_views,
@@ -58,12 +59,13 @@ def _curves(comparison: Comparison) -> Iterator[str]:
         if len(shown) < len(comparison.series)
         else ""
     )
+    views = axis_views(comparison)
     yield figure_section(
         "curves",
         f"{_capital(y)} over its cost",
         f"Mean over seeds with its 95 % confidence band (Student's t).{some} Choose the axis: a fair comparison is one"
-        " at equal cost, not at equal rounds.",
-        axis_views(comparison),
+        f" at equal cost, not at equal rounds.{log_note(views.values())}",
+        views,
         summary=_finals(shown),
     )
     if len(comparison.series) > MAX_LINES:
@@ -85,11 +87,12 @@ def _grid(comparison: Comparison) -> str:
         if len(grid.keys) == 1
         else "Bright is high; the scale is the same in all views."
     )
+    views = grid_views(comparison)
     return figure_section(
         "grid",
         f"Final {called(comparison, comparison.y)} over {keys}",
-        f"Mean over seeds after the last round, for each value swept. {reading}",
-        grid_views(comparison),
+        f"Mean over seeds after the last round, for each value swept. {reading}{log_note(views.values())}",
+        views,
     )
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fedmac.studies.compare.findings import Comparison, Series
 from fedmac.studies.compare.readable_table import area_heading, budget_words, target_heading, target_words
-from fedmac.studies.compare.words import called
+from fedmac.studies.compare.words import called, figure_words
 
 ABSENT = "\N{EN DASH}"
 
@@ -41,7 +41,7 @@ def _figures(comparison: Comparison) -> list[Column]:
         Column(
             f"final {y}",
             "After the last round: mean over seeds ± half its 95 % confidence interval (Student's t).",
-            lambda one: str(one.final),
+            lambda one: figure_words(comparison.y, one.final),
         ),
     ]
     if comparison.target is not None:
@@ -56,7 +56,9 @@ def _figures(comparison: Comparison) -> list[Column]:
         note = (
             f"The {area_heading(comparison)}: area under the curve divided by its length, where all series have values."
         )
-        columns.append(Column("mean height", note, lambda one: str(one.area) if one.area else ABSENT))
+        columns.append(
+            Column("mean height", note, lambda one: figure_words(comparison.y, one.area) if one.area else ABSENT)
+        )
     return columns
 
 

@@ -68,7 +68,8 @@ def paper_figure(comparison: Comparison, width: str = "single", y_range: tuple[f
     width : {"single", "double"}
         3.5 in (a column) or 7.16 in (both).
     y_range : (low, high), optional
-        What to show of y where it is an axis (not a heat map); all of it by default.
+        What to show of y where it is an axis (not a heat map); all of it by default. From zero or below the axis is
+        linear, whatever the curves span.
 
     Returns
     -------
@@ -122,15 +123,16 @@ def _draw(comparison: Comparison, width: float, y_range: tuple[float, float] | N
     FigureCanvasAgg(figure)
     grid = swept(comparison.series)
     lines = len(grid.lines) if grid else 0
+    linear = y_range is not None and y_range[0] <= 0  # a log axis does not reach there
     if grid and len(grid.keys) == 2 and _panels_fit(grid):
-        curve_panels(figure, comparison, grid, width)
+        curve_panels(figure, comparison, grid, width, linear)
     elif grid and len(grid.keys) == 2 and lines <= MAX_LINES:
         heat_maps(figure, comparison, grid, width)
         return figure
     elif grid and len(grid.keys) == 1 and len(comparison.series) > MAX_LINES and lines <= MAX_LINES:
-        final_against_key(figure, comparison, grid, width)
+        final_against_key(figure, comparison, grid, width, linear)
     else:
-        one_plot(figure, comparison, width)
+        one_plot(figure, comparison, width, linear)
     if y_range is not None:
         for axes in figure.axes:
             axes.set_ylim(*y_range)

@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from fedmac.studies.compare.drawn_curves import band, beyond_zero, log_axis
+from fedmac.report.value_axis import Limits
+from fedmac.studies.compare.drawn_curves import Axes as DrawnOn
+from fedmac.studies.compare.drawn_curves import axes_for, final_axes
 from fedmac.studies.compare.findings import Comparison, Series
 from fedmac.studies.compare.selection import (
     MAX_BEST,
@@ -50,11 +52,12 @@ class Entry(NamedTuple):
     label: str
 
 
-def one_plot(figure: Figure, comparison: Comparison, width: float) -> None:
+def one_plot(figure: Figure, comparison: Comparison, width: float, linear: bool) -> None:
     """Draw the curves of all series, or of the best and the baseline if they are too many."""
     shown = best_and_baseline(comparison)
     axes = figure.subplots()
-    entries = _curves(axes, comparison, dict(enumerate(shown)))
+    drawn_on = axes_for(comparison, shown, comparison.x, linear=linear)
+    entries = _curves(axes, dict(enumerate(shown)), drawn_on)
     _name_axes(axes, comparison)
     if len(shown) < len(comparison.series):
         note = f"{len(shown)} of {len(comparison.series)} series: the best" + (
@@ -64,7 +67,7 @@ def one_plot(figure: Figure, comparison: Comparison, width: float) -> None:
     _finish(figure, axes, entries, width, 2.3 if width < 5 else 3.0)
 
 
-def curve_panels(figure: Figure, comparison: Comparison, grid: Swept, width: float) -> None:
+def curve_panels(figure: Figure, comparison: Comparison, grid: Swept, width: float, linear: bool) -> None:
     """Draw a panel of curves for each value of the first key; its lines are the second key's values and variants."""
     first = next(iter(grid.keys))
     values = [value_text(value) for value in grid.keys[first]]
@@ -73,10 +76,10 @@ def curve_panels(figure: Figure, comparison: Comparison, grid: Swept, width: flo
         len(values) if stacked else 1, 1 if stacked else len(values), sharex=True, sharey=True, squeeze=False
     ).flat
     entries: dict[str, Entry] = {}
-    labels = _labels(grid)
+    labels, drawn_on = _labels(grid), axes_for(comparison, comparison.series, comparison.x, linear=linear)
     room = int((width - 0.5) / (1 if stacked else len(values)) / CHARACTER)
     for axes, value in zip(panels, values, strict=True):
-        for entry in _curves(axes, comparison, _panel_series(grid, value), labels):
+        for entry in _curves(axes, _panel_series(grid, value), drawn_on, labels):
             entries.setdefault(entry.label, entry)
         axes.set_title(_text(textwrap.fill(f"{short(first, grid.keys)} = {value}", room)))
         _name_axes(axes, comparison)
@@ -143,19 +146,21 @@ def _write_values(axes: Axes, z: np.ndarray, middle: float) -> None:
             axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=6, color=ink)
 
 
-def final_against_key(figure: Figure, comparison: Comparison, grid: Swept, width: float) -> None:
+def final_against_key(figure: Figure, comparison: Comparison, grid: Swept, width: float, linear: bool) -> None:
     """Draw the final y, with its 95 % interval, against the one key that is swept; a line for each variant."""
     ((key, values),) = grid.keys.items()
     numbers = as_numbers(values)
     places = dict(zip(map(value_text, values), numbers or [float(n) for n in range(len(values))], strict=True))
     axes = figure.subplots()
+    drawn_on = final_axes(comparison, linear=linear)
+    _scale_values(axes, drawn_on.limits)
     entries = []
     for number, (name, cells) in enumerate(grid.lines.items()):
         points = [(places[place], one.final) for (place,), one in cells.items()]
         points.sort(key=lambda point: point[0])
-        spread = [final.half_width or 0.0 for _, final in points]
+        bars = np.array([drawn_on.bar(final) for _, final in points]).T
         drawn = axes.errorbar(
-            [x for x, _ in points], [final.mean for _, final in points], yerr=spread if any(spread) else None,
+            [x for x, _ in points], [final.mean for _, final in points], yerr=bars if bars.any() else None,
             **style(number), marker=MARKERS[number % len(MARKERS)], markersize=3, capsize=2, elinewidth=0.8,
         )  # fmt: skip
         entries.append(Entry(drawn, name + _unequal_cells(cells)))
@@ -165,7 +170,7 @@ def final_against_key(figure: Figure, comparison: Comparison, grid: Swept, width
         axes.set_xscale("log")
     axes.set_xlabel(_text(key))
     axes.set_ylabel(_text(f"final {called(comparison, comparison.y)}"))
-    entries += _target_line(axes, comparison)
+    entries += _target_line(axes, drawn_on.target)
     _finish(figure, axes, entries, width, 2.3 if width < 5 else 3.0)
 
 
@@ -180,20 +185,22 @@ def _unequal_cells(cells: Mapping[tuple[str, ...], Series]) -> str:
 
 
 def _curves(
-    axes: Axes, comparison: Comparison, series: Mapping[int, Series], labels: Mapping[int, str] | None = None
+    axes: Axes,
+    series: Mapping[int, Series],
+    drawn_on: DrawnOn,
+    labels: Mapping[int, str] | None = None,
 ) -> list[Entry]:
     """Draw series by the number of their style; a series that has no such axis is left out."""
     entries = []
-    logarithmic = log_axis(comparison.series, comparison.x)
-    if logarithmic:
+    if drawn_on.log_x:
         axes.set_xscale("log")
+    _scale_values(axes, drawn_on.limits)
     for number, one in series.items():
-        curve = one.curves.get(comparison.x)
+        curve = drawn_on.curve(one)
         if curve is None:
             continue
-        curve = beyond_zero(curve) if logarithmic else curve
         look = style(number)
-        edges = band(curve, comparison.y)
+        edges = drawn_on.band(curve)
         if edges is not None:
             axes.fill_between(curve.x, *edges, color=look["color"], alpha=0.18, linewidth=0)
         every = max(1, len(curve.x) // 7)
@@ -202,13 +209,18 @@ def _curves(
             markeredgewidth=0.8, markevery=(number * every // max(1, len(series)) % every, every),
         )  # fmt: skip
         entries.append(Entry(line, labels[number] if labels else marked(one)))
-    return entries + _target_line(axes, comparison)
+    return entries + _target_line(axes, drawn_on.target)
 
 
-def _target_line(axes: Axes, comparison: Comparison) -> list[Entry]:
-    if comparison.target is None or comparison.target[0] != comparison.y:
+def _scale_values(axes: Axes, limits: Limits | None) -> None:
+    if limits is not None:
+        axes.set_yscale("log")
+        axes.set_ylim(*limits)
+
+
+def _target_line(axes: Axes, value: float | None) -> list[Entry]:
+    if value is None:
         return []
-    value = comparison.target[1]
     line = axes.axhline(value, color="#777777", linewidth=0.8, linestyle=(0, (1, 2)))
     return [Entry(line, f"target {value:g}")]
 

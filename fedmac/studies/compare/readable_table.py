@@ -12,6 +12,7 @@ from fedmac.axes import label
 from fedmac.studies.compare.contenders import brief
 from fedmac.studies.compare.findings import Comparison, Series
 from fedmac.studies.compare.statistics import Estimate
+from fedmac.studies.compare.words import figure_words
 
 COSTS = ("channel_uses", "energy", "clock")
 """Costs that readable tables show; the full table has them all."""
@@ -28,11 +29,11 @@ def readable_table(comparison: Comparison) -> pd.DataFrame:
     """
     columns: dict[str, Callable[[Series], str]] = _which(comparison)
     columns["seeds"] = lambda series: str(len(series.seeds))
-    columns[comparison.labels[comparison.y]] = lambda series: str(series.final)
+    columns[comparison.labels[comparison.y]] = lambda series: figure_words(comparison.y, series.final)
     if comparison.target:
         columns[target_heading(comparison)] = target_words
     if any(series.area for series in comparison.series):
-        columns["area"] = lambda series: _words(series.area)
+        columns["area"] = lambda series: figure_words(comparison.y, series.area) if series.area else UNKNOWN
     for axis in COSTS:
         if axis in comparison.axes:
             columns[axis_heading(comparison, axis)] = partial(_cost_words, axis)

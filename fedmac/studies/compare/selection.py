@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedmac.studies.compare.curves import best_direction
+from fedmac.axes import best_direction
 from fedmac.studies.compare.findings import Comparison, Series
 
 MAX_LINES = 12  # lines in one plot that a reader can still follow

@@ -59,6 +59,13 @@ class Estimate:
         places = max(0, decimals)
         return f"{mean:,.{places}f} ± {half_width:,.{places}f}"
 
+    def precise(self) -> str:
+        """As ``str``, but at least three digits of a small mean: ``0.000441 ± 0.012``, ``4.41e-07 ± 1.2e-07``."""
+        if not self.half_width or not 0 < abs(self.mean) < 0.1:
+            return str(self)
+        known = math.floor(math.log10(abs(self.mean))) - math.floor(math.log10(self.half_width)) + 2
+        return f"{self.mean:#.{max(3, known)}g} ± {self.half_width:#.2g}"
+
 
 @dataclass(frozen=True)
 class Contrast:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fedmac.axes import label
-from fedmac.studies.compare.curves import best_direction
+from fedmac.axes import best_direction, falls_to_zero, label
 from fedmac.studies.compare.findings import Comparison
-from fedmac.studies.compare.statistics import LEVEL, Pair
+from fedmac.studies.compare.statistics import LEVEL, Estimate, Pair
 
 MAX_NAMES = 8  # listed in a sentence
 
@@ -35,6 +34,11 @@ def called(comparison: Comparison, key: str) -> str:
     return comparison.labels.get(key) or label(key)
 
 
+def figure_words(key: str, found: Estimate) -> str:
+    """A figure over seeds as it reads; one that falls towards zero keeps three digits, however small."""
+    return found.precise() if falls_to_zero(key) else str(found)
+
+
 def listed(names: Sequence[str]) -> str:
     """Names in a row (they may hold commas); of many the first few, and how many more there are."""
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
@@ -52,7 +56,7 @@ def _leader(comparison: Comparison) -> str:
     which = "Highest" if high else "Lowest"
     ties = [one.name for one in known if one is not best and math.isclose(one.final.mean, best.final.mean)]
     tied = f" Equal to it: {listed(ties)}." if ties else ""
-    return f"{which} final {y}: {best.name}, {best.final} ({seeds}).{tied}"
+    return f"{which} final {y}: {best.name}, {figure_words(comparison.y, best.final)} ({seeds}).{tied}"
 
 
 def _claims(comparison: Comparison) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-MERITS = ("test_accuracy", "validation_accuracy")
-"""What the best cell is best in: the first of these that a run has."""
+MERITS = {"test_accuracy": max, "validation_accuracy": max, "test_loss": min, "validation_loss": min}
+"""What the best cell is best in, the first of these that a run has, and which of two values is better."""
 
 _NOT_COLUMNS = {"name", "seed", "seeds", "variants", *CHANGE_NO_RESULT}
 
@@ -111,7 +112,14 @@ class SweepTable:
                 if row["status"] == "done":
                     groups.setdefault((row["cell"], row["variant"]), []).append(row)
         outcomes = [_outcome(cell, variant, rows) for (cell, variant), rows in groups.items()]
-        return sorted(outcomes, key=lambda o: -1.0 if o.mean is None else o.mean, reverse=True)
+        return sorted(outcomes, key=_worse_last)
+
+
+def _worse_last(outcome: Outcome) -> float:
+    """Sorts the best first and what diverged last."""
+    if outcome.mean is None:
+        return math.inf
+    return outcome.mean if MERITS[outcome.merit] is min else -outcome.mean
 
 
 def _settings(variant: Variant) -> Row:
@@ -129,7 +137,7 @@ def _figures(scenario: Scenario, cell: Cell, seed: int, variant: Variant) -> Row
 
 
 def _outcome(cell: str, variant: str, rows: list[Row]) -> Outcome:
-    merit = next((m for m in MERITS if any(row.get(m) is not None for row in rows)), MERITS[0])
+    merit = next((m for m in MERITS if any(row.get(m) is not None for row in rows)), next(iter(MERITS)))
     values = [row.get(merit) for row in rows]
     finite = [float(value) for value in values if value is not None]
     whole = len(finite) == len(values)

@@ -82,7 +82,7 @@ def outcome_table(sweep: Sweep, outcomes: Sequence[Outcome]) -> Table:
     with_variants = len({outcome.variant for outcome in outcomes}) > 1
     if with_variants:
         table.add_column("variant", overflow="fold")
-    for heading in ("seeds", "accuracy", "uses", "energy"):
+    for heading in ("seeds", merit.rpartition("_")[2], "uses", "energy"):
         table.add_column(heading, justify="right", no_wrap=True)
     for outcome in shown:
         table.add_row(

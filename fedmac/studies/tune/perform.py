@@ -163,8 +163,9 @@ def tune(
         Dotted keys to set first; the tuned scenario has them too.
     jobs : int, optional
         Variants tuned at the same time; one for each core if not given. The outcome does not depend on it.
-    metric : {"validation_accuracy", "validation_loss"}
-        What is best: the largest accuracy or the least loss.
+    metric : {"validation_accuracy", "validation_loss", "train_objective"}
+        What is best: the largest accuracy or the least loss on validation rows, or (for who compares optimisers) the
+        least value of what the devices minimise, recorded with ``evaluation.objective``.
     out : path, optional
         Folder of the trials, ``runs/NAME-tuning`` if not given; what it holds already of the same tuning is kept.
     write : path, optional

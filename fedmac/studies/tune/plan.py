@@ -76,7 +76,7 @@ def plan_tuning(
     _check_target(target, scenario, explicit=write is not None)
     check_tuning_folder(folder, subject)
     chosen = [v for v in checked.resolve() if v.name in names]
-    _check_space(chosen, space, named=bool(checked.variants))
+    _check_space(chosen, space, metric, named=bool(checked.variants))
     at_once = min(jobs or os.cpu_count() or 1, len(chosen))
     studies = [_study(subject, v, folder, number_of_trials(space, trials), at_once) for v in chosen]
     return Plan(subject, studies, folder, target, scenario_text(scenario), settings, at_once)
@@ -112,7 +112,9 @@ def judged(variant: Variant) -> Scenario:
     every = max(scenario.evaluation.every, scenario.rounds // EVALUATIONS)
     fraction = scenario.data.validation_fraction or VALIDATION_FRACTION
     changes = {"evaluation": {"test": False, "every": every}, "data": {"validation_fraction": fraction}}
-    return Scenario.load(merge(scenario.content(), changes))
+    content = merge(scenario.content(), changes)
+    content["evaluation"].pop("optimum", None)  # of all training rows, not of those that are left
+    return Scenario.load(content)
 
 
 def _study(subject: Subject, variant: Variant, folder: Path, trials: int, at_once: int) -> Study:
@@ -143,15 +145,28 @@ def _check_target(target: Path, source: object, *, explicit: bool) -> None:
         raise ScenarioError(f"{target}: is the scenario itself; accepted: --write FILE, or another folder with --out")
 
 
-def _check_space(variants: Iterable[Variant], space: Space, *, named: bool) -> None:
+def _check_space(variants: Iterable[Variant], space: Space, metric: str, *, named: bool) -> None:
     """Refuse values that a variant cannot have, by trying the ends of ranges and all choices."""
     for variant in variants:
         where = f'variant "{variant.name}": ' if named else ""
         if variant.scenario.rounds == 0:
             raise ScenarioError(f"{where}rounds = 0: nothing is learned; accepted: an integer >= 1")
         allowed = [_allowed(judged(variant), values, where) for values in corners(space)]
+        for scenario in allowed:
+            _check_metric(metric, scenario.training.loss, where)
+        if metric == "train_objective" and not allowed[0].evaluation.objective:
+            reason = "the scenario does not record it"
+            raise ScenarioError(f"{where}metric = {metric!r}: {reason}; accepted: evaluation.objective = true with it")
         for scenario in {id(s): s for s in (allowed[0], allowed[-1])}.values():
             _rehearse(scenario, where)
+
+
+def _check_metric(metric: str, loss: str, where: str) -> None:
+    from clients.losses import LOSSES
+
+    if metric == "validation_accuracy" and not LOSSES[loss].of_classes:
+        reason = f'training.loss = "{loss}" has no accuracy'
+        raise ScenarioError(f"{where}metric = {metric!r}: {reason}; accepted: validation_loss")
 
 
 def _allowed(scenario: Scenario, values: Values, where: str) -> Scenario:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "validation_accuracy": "maximize",
     "validation_loss": "minimize",
+    "train_objective": "minimize",
 }
 """What trials are judged by, and which way is better."""
 

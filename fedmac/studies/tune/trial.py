@@ -78,7 +78,7 @@ def run_trial(
         Put over the variant's own.
     seeds : int
         Runs, with the scenario's seed, seed + 1, and so on.
-    metric : {"validation_accuracy", "validation_loss"}
+    metric : {"validation_accuracy", "validation_loss", "train_objective"}
         What it scores.
     judge : callable
         Says after each evaluation under the first seed whether the trial is hopeless.
