@@ -34,10 +34,9 @@ PARTITIONS: Mapping[str, dict[str, Any]] = {
     "2-shards": {"data.partition": "shards", "data.shards": 2},
 }
 DEVICES, SNRS_DB = (10, 50), (10, 0, -10)
-RATES = [0.1, 0.3, 1.0, 3.0, 10.0]
 TUNED = {
-    ("fedavg", "gd-momentum"): {"training.learning_rate": RATES},
-    ("fedadam",): {"training.learning_rate": RATES[:-1], "strategy.eta": [0.01, 0.03, 0.1, 0.3]},
+    ("fedavg", "gd-momentum"): {"training.learning_rate": [0.1, 0.3, 1.0, 3.0, 10.0]},
+    ("fedadam",): {"training.learning_rate": [0.1, 1.0], "strategy.eta": [0.03, 0.1, 0.3]},
 }
 BUDGET = 60
 """Vectors of d channel uses that every method has."""

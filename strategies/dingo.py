@@ -97,7 +97,7 @@ class Dingo(IterativeStrategy):
         theta, rho, gradient_tolerance and inner_tolerance are theirs too. "as-published": the exchanges above,
         whatever the link makes of them. "no": the same, and refused on a link with noise. "auto": "safe" on a link
         with noise, else "no".
-    damping, least_damping, gradient_energy, equal_below_db, discrepancy : float
+    damping, least_damping, most_damping, gradient_energy, equal_below_db, discrepancy : float
         Of "safe" only, see :class:`~strategies.dingo_over_the_air.Safeguards`.
     coded_exchanges : bool
         Allow "safe" on an uplink with a code, which bounds its SNR whatever the energy.
@@ -136,12 +136,13 @@ class Dingo(IterativeStrategy):
         coded_exchanges: bool = False,
         subspace: float | RandomLinearCode = 1.0,
         discrepancy: float = 0.5,
+        most_damping: float = 1.0,
     ) -> None:
         check_choice(OVER_THE_AIR, over_the_air=over_the_air)
         self.over_the_air, self.coded_exchanges = over_the_air, coded_exchanges
         self.safeguards = Safeguards(
             theta, rho, gradient_tolerance, inner_tolerance, inner_iterations or 20, line_search_steps or 16,
-            damping, least_damping, gradient_energy, equal_below_db, _share(subspace), discrepancy,
+            damping, least_damping, gradient_energy, equal_below_db, _share(subspace), discrepancy, most_damping,
         )  # fmt: skip
         if self.safeguards.subspace < 1 and over_the_air in ("no", "as-published"):
             raise ValueError(f"subspace = {subspace!r}: over_the_air = {over_the_air!r} knows none; accepted: 1")

@@ -32,8 +32,8 @@ class Safeguards:
         That level, as a share of what power control says the noise is; >= 0, 0 takes no account of the noise.
     line_search_steps : int
         Steps tried: 1 to :math:`2^{1-n}`.
-    damping, least_damping : float
-        mu in the first iteration, and the least it becomes; > 0.
+    damping, least_damping, most_damping : float
+        mu in the first iteration, and the least and the most it becomes; > 0, least <= most.
     gradient_energy : float
         Share of the exchanges' energy that the gradient gets, of 2 for both; > 0 and < 2.
     equal_below_db : float
@@ -54,6 +54,7 @@ class Safeguards:
     equal_below_db: float = -10.0
     subspace: float = 1.0
     discrepancy: float = 0.5
+    most_damping: float = 1.0
 
     def __post_init__(self) -> None:
         check_positive(
@@ -62,6 +63,7 @@ class Safeguards:
             inner_tolerance=self.inner_tolerance,
             damping=self.damping,
             least_damping=self.least_damping,
+            most_damping=self.most_damping,
         )
         check_not_negative(gradient_tolerance=self.gradient_tolerance, discrepancy=self.discrepancy)
         check_counts(inner_iterations=self.inner_iterations, line_search_steps=self.line_search_steps)
@@ -71,6 +73,11 @@ class Safeguards:
             raise ValueError(f"gradient_energy = {self.gradient_energy!r}: accepted: a number > 0 and < 2")
         if not math.isfinite(self.equal_below_db):
             raise ValueError(f"equal_below_db = {self.equal_below_db!r}: accepted: a finite number of dB")
+        if not self.least_damping <= self.damping <= self.most_damping:
+            raise ValueError(
+                f"damping = {self.damping!r}: accepted: a number from least_damping = {self.least_damping!r} to "
+                f"most_damping = {self.most_damping!r}"
+            )
         if not 0 < self.subspace <= 1:
             raise ValueError(f"subspace = {self.subspace!r}: accepted: a number > 0 and <= 1")
 
@@ -81,7 +88,7 @@ class Safeguards:
     def next_damping(self, damping: float, step: float) -> float:
         """mu after a step: more where it was short, less where it was whole."""
         if step < 0.25:
-            return 4 * damping
+            return min(self.most_damping, 4 * damping)
         return max(self.least_damping, damping / 2) if step == 1 else damping
 
 
@@ -120,11 +127,16 @@ class CertifiedIterations(Iterations):
     4. of the steps :math:`\alpha = 2^{-k}` with :math:`f(w + \alpha p) \le f(w) + \alpha \rho
        \langle p, \nabla f\rangle` that of least f. If p is no good, or has no such step, the scalars of
        :math:`p = -\hat g` are asked for; if that does not help, w stays as it is and all is sent again;
-    5. :math:`\mu \leftarrow 4\mu` after a step < 1/4, :math:`\mu \leftarrow \mu/2` after a step of 1.
+    5. :math:`\mu \leftarrow 4\mu` after a step < 1/4 or none along the Newton direction, :math:`\mu \leftarrow \mu/2`
+       after a step of 1 along it; mu stays between its least and most.
 
     So :math:`f(w_{t+1}) \le f(w_t)` whatever the noise, with the same devices. Near the optimum the mean of the
     gradients vanishes but they do not, while the :math:`c_i` shrink with :math:`\hat g`: the gradients get more energy.
-    DINGO's cases 2 and 3 have no part in it. An exchange in which nobody is heard leaves w as it is, too.
+    DINGO's cases 2 and 3 have no part in it: they find a p that lowers the gradient's norm where the Hessians are not
+    positive definite, and here it is f that must fall. What does their work is the damping, which grows until the
+    directions lead downhill, and the gradient itself until then. Its bound keeps :math:`(H_i + \mu I)^{-1} \hat g` a
+    step worth taking, so that Newton directions come back where the Hessians are positive definite again.
+    An exchange in which nobody is heard leaves w as it is, too.
 
     **In a subspace.** With A of q < d random rows, new in each iteration and known to all (the matrix of
     :class:`channel.RandomLinearCode`), all of the above is done to :math:`z \mapsto f(w + A^T z)` at z = 0: the
@@ -178,7 +190,7 @@ class CertifiedIterations(Iterations):
         figures = self._figures(iteration, rounds, **known, step_size=step, fallback=fallback, slope=certificate.slope)
         self.w = (self.w + step * (self.frame.lift(p) if self.frame else p)).astype(self.w.dtype)
         self.moved, self.objective = step, certificate.at(step)
-        self.damping = self.safeguards.next_damping(self.damping, step)
+        self.damping = self.safeguards.next_damping(self.damping, 0.0 if fallback else step)
         return figures
 
     def _gradient(self, nodes: frozenset[int], share: float) -> Means:
