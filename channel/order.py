@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from channel.codecs import CODECS, Codec, DitheredQuantizer, NestedDitheredQuantizer
+from channel.codecs.packet import Packing
 from channel.codes import CODES, Code
 from channel.randomness import key
 
@@ -19,6 +21,9 @@ TRANSMISSION_KEY = "fedmac.transmission"
 SYMBOLS_KEY = "fedmac.symbols"
 """Name of the array record in a reply that carries the symbols, one array of the same name."""
 
+PACKET_KEY = "fedmac.packet"
+"""Name of the array record in a reply that carries a packet's bytes, one array of the same name."""
+
 BLOCKS_KEY = "fedmac.blocks"
 """Name of the record in a message whose reply is vectors instead of a trained model: their sizes by name."""
 
@@ -27,6 +32,12 @@ SCALARS_KEY = "fedmac.scalars"
 
 RECEPTION_KEY = "fedmac.reception"
 """Name of the record in a merged reply that says which nodes it is the mean of."""
+
+DEVICE = "device"
+"""Key of the order's record: the number that the server knows the device by."""
+
+ANEW = "anew"
+"""Key of the order's record: whether it is the first that the device gets, so that what it kept is of another run."""
 
 DEVICE_QUERY = "fedmac.device-query"
 """Name of the record in a message by which the server asks a node which device (data partition) it is."""
@@ -74,3 +85,81 @@ class TransmitOrder:
     def of_block(self, block: int) -> TransmitOrder:
         """The order for one of several vectors sent in the same exchange: the first is coded by the order itself."""
         return self if block == 0 else TransmitOrder(self.code, self.parameters, key(self.seed, "block", block))
+
+
+@dataclass(frozen=True)
+class PacketOrder:
+    """Codec, its parameters and the seed of one exchange on a digital link.
+
+    Parameters
+    ----------
+    codec : str
+        Name of the codec, a key of :data:`channel.codecs.CODECS`.
+    parameters : mapping
+        Keyword arguments of the codec.
+    seed : int
+        Seed of the exchange, of which each device has its own.
+    packing : {"fixed", "entropy"}
+        How packets hold their symbols.
+    error_feedback : float, optional
+        Weight of error feedback; none if not given.
+    first_group : int
+        With the nested quantiser devices up to this number send plain packets, see :mod:`channel.codecs.ceo`.
+    """
+
+    codec: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    packing: Packing = "fixed"
+    error_feedback: float | None = None
+    first_group: int = -1
+
+    @staticmethod
+    def last_of_first_group(devices: Sequence[int]) -> int:
+        """The last of the first half of the devices by number; an odd one is in the first."""
+        ordered = sorted(devices)
+        return ordered[(len(ordered) + 1) // 2 - 1] if ordered else -1
+
+    def codec_of(self, device: int) -> Codec:
+        """The codec that a device uses.
+
+        Raises
+        ------
+        ValueError
+            If the codec is unknown or refuses its parameters.
+        """
+        if self.codec not in CODECS:
+            raise ValueError(f"packet order: unknown codec {self.codec!r}; known codecs: {', '.join(CODECS)}")
+        codec = CODECS[self.codec](**self.parameters)
+        if isinstance(codec, NestedDitheredQuantizer) and device <= self.first_group:
+            return DitheredQuantizer(codec.levels, codec.bucket)
+        return codec
+
+    def seed_of(self, device: int) -> int:
+        """The device's own seed: errors of devices that share one do not average out."""
+        return key(self.seed, "packet", device)
+
+    def to_config(self) -> dict[str, Any]:
+        """The order as scalars, for a Flower ``ConfigRecord``."""
+        config: dict[str, Any] = {
+            "codec": self.codec,
+            "parameters": json.dumps(dict(self.parameters)),
+            "seed": self.seed,
+            "packing": self.packing,
+            "first-group": self.first_group,
+        }
+        return config | ({} if self.error_feedback is None else {"error-feedback": self.error_feedback})
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> PacketOrder:
+        """Read an order written by :meth:`to_config`."""
+        weight = config.get("error-feedback")
+        packing: Packing = "entropy" if config["packing"] == "entropy" else "fixed"
+        return cls(
+            str(config["codec"]),
+            json.loads(str(config["parameters"])),
+            int(config["seed"]),
+            packing,
+            None if weight is None else float(weight),
+            int(config["first-group"]),
+        )

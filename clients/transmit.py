@@ -9,9 +9,21 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
+from channel.codecs import ErrorFeedback
 from channel.codes import Code
 from channel.layout import Layout
-from channel.order import BLOCKS_KEY, DEVICE_QUERY, ORDER_KEY, SYMBOLS_KEY, TRANSMISSION_KEY, TransmitOrder
+from channel.order import (
+    ANEW,
+    BLOCKS_KEY,
+    DEVICE,
+    DEVICE_QUERY,
+    ORDER_KEY,
+    PACKET_KEY,
+    SYMBOLS_KEY,
+    TRANSMISSION_KEY,
+    PacketOrder,
+    TransmitOrder,
+)
 from channel.uplinks import symbol_scale
 
 RESIDUAL_KEY = "fedmac.residual"
@@ -27,14 +39,20 @@ def transmit(message: Message, context: Context, call_next: ClientAppCallable) -
     unchanged. Where the server asks for vectors (a message with the record ``BLOCKS_KEY``) the reply's arrays are sent
     as they are, each on its own, instead of an update.
 
+    Where the order is for packets (a digital link) the reply carries the update's packet instead, see
+    :mod:`channel.codecs`.
+
     Use it as ``ClientApp(mods=[transmit])``. Error feedback (a code with ``error_feedback=True``) adds to x what
-    earlier rounds left out; the residual lives in ``context.state``.
+    earlier rounds left out; the residual lives in ``context.state``, and is dropped when a run begins.
     """
     if DEVICE_QUERY in message.content.config_records:
         return _say_device(message, context)
     if ORDER_KEY not in message.content.config_records:
         return call_next(message, context)
-    order = TransmitOrder.from_config(message.content.config_records[ORDER_KEY])
+    config = message.content.config_records[ORDER_KEY]
+    order = PacketOrder.from_config(config) if "codec" in config else TransmitOrder.from_config(config)
+    if config.get(ANEW) and RESIDUAL_KEY in context.state:
+        del context.state[RESIDUAL_KEY]
     # Messages of one round may share their content: the app gets a record without the order, the original stays whole.
     message.content = RecordDict({name: r for name, r in message.content.items() if name != ORDER_KEY})
     vectors = BLOCKS_KEY in message.content.config_records
@@ -46,12 +64,15 @@ def transmit(message: Message, context: Context, call_next: ClientAppCallable) -
         return reply
     trained = _only_arrays(reply.content, "reply")
     metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
-    if vectors:
+    if vectors and isinstance(order, TransmitOrder):
         reply.content = _coded_vectors(trained, order, metrics, context, seconds)
         return reply
     layout = Layout.of_arrays(received)
     update = torch.from_numpy(layout.flatten(trained) - layout.flatten(received))
-    reply.content = _coded(update, order, metrics, context, seconds)
+    if isinstance(order, PacketOrder):
+        reply.content = _packet(update, order, int(str(config[DEVICE])), metrics, context, seconds)
+    else:
+        reply.content = _coded(update, order, metrics, context, seconds)
     return reply
 
 
@@ -75,6 +96,32 @@ def _coded(
             TRANSMISSION_KEY: ConfigRecord(
                 {"device": int(device), "norm": norm, "size": update.numel(), "seconds": seconds}
             ),
+        }
+    )
+
+
+def _packet(
+    update: torch.Tensor, order: PacketOrder, device: int, metrics: MetricRecord, context: Context, seconds: float
+) -> RecordDict:
+    """The update as the bytes that a digital link carries, by the codec and seed of the server's number of the device.
+
+    The node's own number would not do: nodes may have none, or two the same.
+    """
+    codec, seed = order.codec_of(device), order.seed_of(device)
+    if order.error_feedback is None:
+        packet = codec.encode(update, seed=seed, packing=order.packing)
+    else:
+        held = context.state.array_records.get(RESIDUAL_KEY)
+        residual = None if held is None else torch.from_numpy(held[RESIDUAL_KEY].numpy().copy())
+        feedback = ErrorFeedback(codec, order.error_feedback)
+        packet, residual = feedback.encode(update, residual, seed=seed, packing=order.packing)
+        context.state[RESIDUAL_KEY] = ArrayRecord({RESIDUAL_KEY: Array(residual.numpy())})
+    payload = np.frombuffer(packet.payload, dtype=np.uint8)
+    return RecordDict(
+        {
+            PACKET_KEY: ArrayRecord({PACKET_KEY: Array(payload)}),
+            "metrics": metrics,
+            TRANSMISSION_KEY: ConfigRecord({"device": device, "seconds": seconds}),
         }
     )
 

@@ -43,11 +43,14 @@ def budget_of(scenario: Scenario, parameters: int, examples: int | None = None) 
     Notes
     -----
     A round is one exchange, of which ``strategy.fraction_train`` of the devices are part. A second-order strategy
-    makes as many exchanges as its iteration needs, which nobody knows in advance.
+    makes as many exchanges as its iteration needs, which nobody knows in advance. On a digital link without a deadline
+    it is the channel that decides.
     """
     if STRATEGIES[scenario.strategy.name].second_order:
         return Budget(None, None, examples)
     grant = build_uplink(scenario, scenario.seed).grant(parameters)
+    if grant is None:
+        return Budget(None, None, examples)
     share = senders(scenario) / scenario.data.devices
     return Budget(
         channel_uses=scenario.rounds * grant.uses,

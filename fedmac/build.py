@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,11 +11,13 @@ import numpy as np
 import torch
 
 from channel.channel import Channel
+from channel.codecs import CODECS
 from channel.codes import CODES, Code
 from channel.fading import AWGN, Fading, GaussMarkov, Rayleigh, Rician
+from channel.links import ACCESSES, LINKS, Retransmission
 from channel.power import POWER_CONTROLS, PowerControl
 from channel.propagation import FreeSpace, LogDistance, thermal_noise_power, uniform_disc, watts_from_dbm
-from channel.uplinks import AnalogUplink, IdealUplink, Uplink
+from channel.uplinks import AnalogUplink, DigitalUplink, IdealUplink, Uplink
 from clients.app import Workplace
 from clients.data import FederatedData, load
 from clients.losses import LOSSES
@@ -24,7 +27,7 @@ from clients.training import Trainer, Training, compute_device
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError, below
 from fedmac.scenario_sections import ChannelSection, Data, PowerControlSection, UplinkSection
-from strategies.names import STRATEGIES
+from strategies.names import STRATEGIES, strategy_parameters
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
@@ -70,10 +73,12 @@ def _rehearse_one(scenario: Scenario, data: FederatedData, where: str) -> None:
             )
     with _refusing("strategy", where):
         build_strategy(scenario)
-    with _refusing("uplink", where):
+    with _refusing("codec" if scenario.uplink.kind == "digital" else "uplink", where):
         uplink = build_uplink(scenario, scenario.seed)
         if isinstance(uplink, AnalogUplink):
             uplink.code.uses(trainer.size)
+        if isinstance(uplink, DigitalUplink):
+            uplink.check(trainer.size)
 
 
 def _check_outputs(scenario: Scenario, trainer: Trainer, data: FederatedData, where: str) -> None:
@@ -170,6 +175,8 @@ def build_strategy(scenario: Scenario) -> Strategy:
         chosen: Strategy = STRATEGIES[section.name].load()(**section.parameters)
         return chosen
     parameters = {"fraction_evaluate": 0.0} | section.parameters
+    if "client_learning_rate" in strategy_parameters(section.name):  # of q-FedAvg: the devices' own
+        parameters = {"client_learning_rate": scenario.training.learning_rate} | parameters
     strategy: Strategy = STRATEGIES[section.name].load()(
         min_train_nodes=senders(scenario),
         min_available_nodes=scenario.data.devices,
@@ -197,6 +204,8 @@ def build_uplink(scenario: Scenario, seed: int) -> Uplink:
             energy_per_round=control.energy_per_round,
             channel=channel,
         )
+    if section.kind == "digital":
+        return build_digital_uplink(scenario, channel, power)
     return AnalogUplink(
         build_code(section),
         build_power_control(control),
@@ -205,6 +214,24 @@ def build_uplink(scenario: Scenario, seed: int) -> Uplink:
         energy_per_round=control.energy_per_round,
         erasure=section.erasure,
         trace=section.trace,
+    )
+
+
+def build_digital_uplink(scenario: Scenario, channel: Channel, power: float | None) -> DigitalUplink:
+    """The scenario's packets, links and access."""
+    codec, link = scenario.codec, scenario.link
+    ways = {key: value for key in ("shares", "power") if (value := getattr(link, key)) is not None}
+    return DigitalUplink(
+        CODECS[codec.name](**codec.parameters),
+        ACCESSES[link.access](**ways),
+        LINKS[link.name](**link.parameters),
+        channel,
+        power_limit=1.0 if power is None else power,
+        packing=codec.packing,
+        error_feedback=codec.error_feedback,
+        retransmission=Retransmission(link.retransmissions, link.deadline_s or math.inf),
+        amplifier_efficiency=link.amplifier_efficiency,
+        circuit_power=link.circuit_power,
     )
 
 

@@ -10,12 +10,15 @@ Catalogue = dict[str, tuple[str, dict[str, str]]]
 
 def catalogue() -> Catalogue:
     """For each kind the scenario key it belongs to, and its names with a line each."""
+    from channel.codecs import CODECS
     from channel.codes import CODES
     from channel.fading import FADINGS
+    from channel.links import ACCESSES, LINKS
     from channel.power import POWER_CONTROLS
     from channel.uplinks import UPLINKS
     from clients.data import PARTITIONS, SOURCES
     from clients.models import MODELS
+    from fedmac.codec_figures import codec_note
     from fedmac.engines import ENGINES
     from fedmac.sinks import SINKS
     from strategies.names import STRATEGIES
@@ -26,13 +29,13 @@ def catalogue() -> Catalogue:
         "models": ("model.name", {n: _line(m) for n, m in MODELS.items()}),
         "strategies": (
             "strategy.name",
-            {
-                n: s.summary + (" (needs a digital link: planned)" if s.individual else "")
-                for n, s in STRATEGIES.items()
-            },
+            {n: s.summary + (" (needs a digital uplink)" if s.individual else "") for n, s in STRATEGIES.items()},
         ),
         "uplinks": ("uplink.kind", {n: _line(u) for n, u in UPLINKS.items()}),
         "codes": ("uplink.code", {n: _line(c) for n, c in CODES.items()}),
+        "codecs": ("codec.name", {n: f"{_line(c)} {codec_note(n)}" for n, c in CODECS.items()}),
+        "links": ("link.name", {n: _line(link) for n, link in LINKS.items()}),
+        "access": ("link.access", {n: _line(a) for n, a in ACCESSES.items()}),
         "power-controls": ("power_control.name", {n: _line(p) for n, p in POWER_CONTROLS.items()}),
         "fadings": ("channel.fading", {n: _line(f) for n, f in FADINGS.items()}),
         "engines": ("engine.kind", dict(ENGINES)),
@@ -43,10 +46,15 @@ def catalogue() -> Catalogue:
 _PLAIN = (
     (r"`", ""),
     (r":math:", ""),
+    (r":class:", ""),
+    (r"\\operatorname\{(\w+)\}", r"\1"),
+    (r"\\hat (\w)", r"\1^"),
+    (r"\\ge(?![a-z])", " >= "),
+    (r"\\\|", "|"),
     (r"\\le(?![a-z])", " <= "),
     (r"\\sqrt\{([^}]*)\}", r"sqrt(\1)"),
     (r"\\(,|;| )", " "),
-    (r"\\(?=[a-z])", ""),
+    (r"\\(?=[A-Za-z])", ""),
     (r"[{}]", ""),
     (r" +", " "),
 )

@@ -15,10 +15,12 @@ from fedmac.scenario_errors import ScenarioError, explain, missing, refusal, sho
 from fedmac.scenario_merge import NOT_IN_VARIANTS, STEP_KEYS, hold_in_variant, merge, nest
 from fedmac.scenario_sections import (
     ChannelSection,
+    CodecSection,
     Count,
     Data,
     EngineSection,
     Evaluation,
+    LinkSection,
     Model,
     PowerControlSection,
     Section,
@@ -54,6 +56,8 @@ class Scenario(Section):
     training: TrainingSection
     strategy: StrategySection = StrategySection()
     uplink: UplinkSection = UplinkSection()
+    codec: CodecSection = CodecSection()
+    link: LinkSection = LinkSection()
     power_control: PowerControlSection = PowerControlSection()
     channel: ChannelSection = ChannelSection()
     engine: EngineSection = EngineSection()
@@ -72,13 +76,11 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Scenario:
         strategy = STRATEGIES.get(self.strategy.name)
-        if strategy is not None and strategy.individual:
-            reason = (
-                f"needs each device's own update, but uplink.kind = {self.uplink.kind!r} delivers only their sum "
-                "(a digital link would deliver each; planned)"
-            )
+        if strategy is not None and strategy.individual and self.uplink.kind != "digital":
+            reason = f"needs each device's own update, but uplink.kind = {self.uplink.kind!r} delivers only their mean"
             accepted = ", ".join(name for name, s in STRATEGIES.items() if not s.individual)
-            raise refusal("strategy.name", self.strategy.name, reason, accepted)
+            raise refusal("strategy.name", self.strategy.name, reason, f'{accepted}; or uplink.kind = "digital"')
+        self._packets_fit_together()
         self._trains_as_its_strategy_does()
         self._has_one_power_limit()
         power_dbm = self.power_control.power_dbm
@@ -86,6 +88,18 @@ class Scenario(Section):
             accepted = 'power or energy_per_round, or channel.units = "physical"'
             raise refusal("power_control.power_dbm", power_dbm, "needs physical units", accepted)
         return self
+
+    def _packets_fit_together(self) -> None:
+        if self.uplink.kind != "digital":
+            return
+        if self.strategy.name in STRATEGIES and STRATEGIES[self.strategy.name].second_order:
+            reason = f'strategy.name = "{self.strategy.name}" sends vectors that are no updates'
+            raise refusal("uplink.kind", self.uplink.kind, reason, '"ideal", "over-the-air"')
+        control = self.power_control
+        if control.energy_per_round is not None:
+            reason = "a packet's air time follows from its bits, and its energy from that"
+            accepted = "power_control.power, power_control.power_dbm or channel.snr_db"
+            raise refusal("power_control.energy_per_round", control.energy_per_round, reason, accepted)
 
     def _trains_as_its_strategy_does(self) -> None:
         name = self.strategy.name

@@ -15,7 +15,11 @@ NOT_IN_VARIANTS = ("variants", "engine", "seed", "seeds")
 SELECTORS: dict[str, dict[str, frozenset[str]]] = {
     "data": {"partition": frozenset({"alpha", "shards", "column"})},
     "training": {"full_batch": frozenset({"local_steps", "local_epochs", "batch_size"})},
-    "uplink": {"code": frozenset({"decoder", "error_feedback"})},
+    "uplink": {
+        "code": frozenset({"decoder", "error_feedback"}),
+        "kind": frozenset(),
+    },
+    "link": {"access": frozenset({"shares", "power"})},
     "power_control": {"name": frozenset({"solver", "threshold", "receive"})},
     "channel": {
         "units": frozenset({"noise_power", "noise_figure_db", "snr_db"}),
@@ -28,11 +32,22 @@ SELECTORS: dict[str, dict[str, frozenset[str]]] = {
 OPEN_SELECTORS: dict[str, tuple[str, frozenset[str]]] = {
     "model": ("name", frozenset({"init"})),
     "strategy": ("name", frozenset({"fraction_train", "fraction_evaluate"})),
+    "codec": ("name", frozenset({"packing", "error_feedback"})),
+    "link": (
+        "name",
+        frozenset(
+            {"access", "shares", "power", "deadline_s", "retransmissions", "amplifier_efficiency", "circuit_power"}
+        ),
+    ),
 }
 """Tables whose further keys are parameters of what one key names, with the keys that stay when it changes."""
 
 ENDING_CHOICES: dict[tuple[str, str], tuple[str, frozenset[str]]] = {
     ("uplink", "code"): ("uncoded", frozenset({"ratio", "uses"})),
+    ("uplink", "kind"): (
+        "digital",
+        frozenset({"code", "ratio", "uses", "decoder", "error_feedback", "erasure", "trace"}),
+    ),
     ("channel", "path_loss"): ("none", frozenset({"radius"})),
 }
 """Choices that leave no meaning even to keys which all the other choices share."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedmac.scenario_errors import accepted_by, missing, refusal
+from fedmac.scenario_parts import check_codec, check_link
 from strategies.names import check_strategy
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -111,7 +112,7 @@ class StrategySection(OpenSection):
 class UplinkSection(Section):
     """How updates get to the server."""
 
-    kind: Literal["ideal", "over-the-air"] = "over-the-air"
+    kind: Literal["ideal", "over-the-air", "digital"] = "over-the-air"
     code: Literal["uncoded", "random-linear", "random-mask"] = "uncoded"
     ratio: Ratio | None = Field(None, description="channel uses per coordinate of the update")
     uses: Count | None = Field(None, description="channel uses of an exchange (instead of ratio)")
@@ -125,6 +126,12 @@ class UplinkSection(Section):
         if self.ratio is not None and self.uses is not None:
             raise refusal("uses", self.uses, f"ratio = {self.ratio} is given too", "one of the two")
         if self.kind == "ideal":
+            return self
+        if self.kind == "digital":
+            for key in ("code", "ratio", "uses", "decoder", "error_feedback", "erasure", "trace"):
+                if (value := getattr(self, key)) != type(self).model_fields[key].default:
+                    reason = 'is of the air; kind = "digital" sends packets, see the tables codec and link'
+                    raise refusal(key, value, reason, f"{key} left out")
             return self
         if self.code == "uncoded":
             self._sends_every_coordinate()
@@ -140,6 +147,50 @@ class UplinkSection(Section):
             if value != type(self).model_fields[key].default:
                 reason = 'has no meaning with code = "uncoded", which sends every coordinate'
                 raise refusal(key, value, reason, f"another code, or {key} left out")
+
+
+class CodecSection(OpenSection):
+    """How a digital uplink makes packets of updates; further keys are the codec's own parameters."""
+
+    name: str = Field("dithered", description="a name that `fedmac list codecs` shows")
+    packing: Literal["fixed", "entropy"] = Field("fixed", description="symbols at a fixed rate, or entropy coded")
+    error_feedback: Ratio | None = Field(None, description="weight of error feedback on the devices; none if left out")
+
+    @model_validator(mode="after")
+    def _known(self) -> CodecSection:
+        check_codec(self.name, self.parameters)
+        return self
+
+
+class LinkSection(OpenSection):
+    """How a digital uplink carries packets; further keys are the link's own parameters."""
+
+    name: str = Field("shannon", description="a name that `fedmac list links` shows")
+    access: Literal["ofdma", "tdma"] = Field("ofdma", description="side by side, or one after the other")
+    shares: Literal["minimum-latency", "equal"] | None = Field(None, description="of ofdma: how the band is shared")
+    power: Literal["own-band", "equal-density", "full", "minimum-energy"] | None = Field(
+        None, description="of ofdma: own-band or equal-density; of tdma: full or minimum-energy"
+    )
+    deadline_s: Positive | None = Field(None, description="packets that come later are lost (default: none are)")
+    retransmissions: Annotated[int, Field(ge=0)] = Field(0, description="times that a lost block is sent again")
+    amplifier_efficiency: Ratio = Field(1.0, description="share of the power drawn that is radiated")
+    circuit_power: NonNegative = Field(0.0, description="drawn while sending, in the power limit's unit")
+
+    @model_validator(mode="after")
+    def _known(self) -> LinkSection:
+        check_link(self.name, self.parameters)
+        accepted = {"ofdma": ("own-band", "equal-density"), "tdma": ("full", "minimum-energy")}[self.access]
+        if self.power is not None and self.power not in accepted:
+            raise refusal("power", self.power, f'access = "{self.access}"', " or ".join(map(repr, accepted)))
+        if self.shares is not None and self.access != "ofdma":
+            raise refusal("shares", self.shares, f'access = "{self.access}" shares no band', 'access = "ofdma"')
+        if self.power == "minimum-energy":
+            if self.deadline_s is None:
+                raise missing("deadline_s", 'but power = "minimum-energy" stretches packets to it', "seconds > 0")
+            if self.name not in ("shannon", "snr-gap"):
+                reason = f'needs a rate for every power, which name = "{self.name}" does not have'
+                raise refusal("power", self.power, reason, 'name = "shannon" or "snr-gap", or power = "full"')
+        return self
 
 
 class PowerControlSection(Section):

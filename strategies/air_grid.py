@@ -20,15 +20,18 @@ from channel.codes import Code
 from channel.layout import Layout
 from channel.ledger import Ledger
 from channel.order import (
+    ANEW,
     BLOCKS_KEY,
+    DEVICE,
     DEVICE_QUERY,
     ORDER_KEY,
     RECEPTION_KEY,
     SCALARS_KEY,
     TRANSMISSION_KEY,
+    PacketOrder,
     TransmitOrder,
 )
-from channel.uplinks import Reception, Uplink, symbol_scale
+from channel.uplinks import DigitalUplink, MeanUplink, Reception, Uplink, symbol_scale
 from strategies.air_messages import (
     energy_share,
     goes_over_the_air,
@@ -40,10 +43,12 @@ from strategies.air_messages import (
 )
 from strategies.air_record import (
     Record,
+    cost_of_packets,
     cost_of_scalars,
     costs_of,
     exchange_record,
     failures_of,
+    packet_record,
     round_of,
 )
 from strategies.cohort import (
@@ -58,6 +63,7 @@ from strategies.cohort import (
     read_symbols,
     read_weight,
 )
+from strategies.packets import decode_packets, read_packets, reply_with_update
 
 QUERY_TIMEOUT = 60.0
 """Seconds to wait for nodes to say which device they are."""
@@ -110,6 +116,7 @@ class AirGrid(Grid):
         self.wall_train = 0.0
         self.wall_uplink = 0.0
         self._device_of: dict[int, int] = {}
+        self._ordered: set[int] = set()
 
     # What the wrapped grid does as well as we could.
 
@@ -181,24 +188,65 @@ class AirGrid(Grid):
             return replies
         self.get_node_ids()
         self.exchanges += 1
+        if isinstance(self.uplink, DigitalUplink):
+            return self._exchange_packets(self.uplink, messages, timeout)
+        if not isinstance(self.uplink, MeanUplink):
+            raise TypeError(f"AirGrid: uplink is a {type(self.uplink).__name__}; accepted: MeanUplink, DigitalUplink")
         if BLOCKS_KEY in messages[0].content.config_records:
-            return self._exchange_vectors(messages, timeout)
-        return self._exchange_updates(messages, timeout)
+            return self._exchange_vectors(self.uplink, messages, timeout)
+        return self._exchange_updates(self.uplink, messages, timeout)
 
-    def _exchange_updates(self, messages: list[Message], timeout: float | None) -> list[Message]:
+    def _exchange_packets(self, uplink: DigitalUplink, messages: list[Message], timeout: float | None) -> list[Message]:
+        """Each device sends its update as a packet; those that arrive are replies of their own."""
+        if BLOCKS_KEY in messages[0].content.config_records:
+            raise ValueError(
+                "AirGrid: this strategy's devices send vectors that are no updates, which packets do not carry yet; "
+                "accepted: an ideal uplink, or one over the air"
+            )
+        message_to = {self._device_of[m.metadata.dst_node_id]: m for m in messages}
+        order = uplink.packet_order(self.exchanges, self.seed, list(message_to))
+        arrays = model_of(messages[0])
+        start = time.perf_counter()
+        packets, failures = read_packets(self._ask(messages, order, timeout), self.weighted_by_key)
+        self.wall_train += time.perf_counter() - start
+        start = time.perf_counter()
+        record: Record = {"participants": len(packets), "devices": [p.device for p in packets], "heard": False}
+        round = round_of(messages[0], self.exchanges)
+        self.ledger.grow(self._total())
+        replies: list[Message] = []
+        if packets:
+            devices = np.array([packet.device for packet in packets])
+            sent = uplink.deliver(devices, self._total(), [p.bits for p in packets], self.exchanges, self.seed)
+            came = [packet for packet, arrived in zip(packets, sent.arrived, strict=True) if arrived]
+            failures += [Failure(p.device, why) for p, why in zip(packets, sent.reasons, strict=True) if why]
+            updates, damaged, wraps = decode_packets(came, order, Layout.of_arrays(arrays).size)
+            failures += damaged
+            name = next(iter(messages[0].content.array_records))
+            good = [packet for packet in came if packet.device in updates]
+            replies = [
+                reply_with_update(message_to[p.device], name, arrays, updates[p.device], p.metrics) for p in good
+            ]
+            self.ledger.charge(round, devices, cost_of_packets(sent.cost, packets))
+            record |= sent.record | packet_record(packets, good, sent.cost, wraps)
+        self.wall_uplink += time.perf_counter() - start
+        record |= {"exchange": self.exchanges, "round": round, "failures": failures_of(failures)}
+        self._tell(record, wall_train_s=self.wall_train, wall_uplink_s=self.wall_uplink)
+        return replies
+
+    def _exchange_updates(self, uplink: MeanUplink, messages: list[Message], timeout: float | None) -> list[Message]:
         """The usual training: devices send their updates, and the reply is the model plus the received mean update."""
-        order = self.uplink.order(self.exchanges, self.seed)
+        order = uplink.order(self.exchanges, self.seed)
         arrays = model_of(messages[0])
         layout = Layout.of_arrays(arrays)
         # Error feedback lives in a device's context, and an action of the app's own in the app: both need messages.
         start = time.perf_counter()
         in_place = messages[0].metadata.message_type == MessageType.TRAIN and not order.build_code().error_feedback
         if in_place and isinstance(self.grid, CohortGrid):
-            gathered = self.grid.train_cohort(messages, self.weighted_by_key, self.uplink.needs_updates)
+            gathered = self.grid.train_cohort(messages, self.weighted_by_key, uplink.needs_updates)
         else:
             (gathered,) = self._gather(messages, order, {None: layout.size}, timeout)
         self.wall_train += time.perf_counter() - start
-        (reception,) = receptions = self._hear([gathered], energy_share(messages[0]))
+        (reception,) = receptions = self._hear(uplink, [gathered], energy_share(messages[0]))
         self._report(messages[0], gathered, receptions)
         if reception is None or reception.update is None:
             return []
@@ -207,9 +255,9 @@ class AirGrid(Grid):
         arrays = arrays | layout.unflatten(mean)
         return [self._merged_reply(messages[0], name, arrays, gathered, {name: reception})]
 
-    def _exchange_vectors(self, messages: list[Message], timeout: float | None) -> list[Message]:
+    def _exchange_vectors(self, uplink: MeanUplink, messages: list[Message], timeout: float | None) -> list[Message]:
         """Devices send vectors, each over a block of channel uses of its own; the reply holds their means."""
-        order = self.uplink.order(self.exchanges, self.seed)
+        order = uplink.order(self.exchanges, self.seed)
         if order.build_code().error_feedback:
             raise ValueError(
                 "AirGrid: error feedback adds to a message what earlier ones left out, which has no meaning for "
@@ -220,7 +268,7 @@ class AirGrid(Grid):
         start = time.perf_counter()
         gathered = self._gather(messages, order, sizes, timeout)
         self.wall_train += time.perf_counter() - start
-        receptions = self._hear(gathered, energy_share(messages[0]))
+        receptions = self._hear(uplink, gathered, energy_share(messages[0]))
         self._report(messages[0], gathered[0], receptions, [str(name) for name in sizes])
         heard = {str(name): one for name, one in zip(sizes, receptions, strict=True) if one is not None}
         means = {name: one.update.numpy() for name, one in heard.items() if one.update is not None}
@@ -228,13 +276,11 @@ class AirGrid(Grid):
             return self._unheard(messages, gathered[0].failures)
         return [self._merged_reply(messages[0], "vectors", means, gathered[0], heard)]
 
-    def _hear(self, gathered: Sequence[Gathered], energy_share: float) -> list[Reception | None]:
+    def _hear(self, uplink: MeanUplink, gathered: Sequence[Gathered], energy_share: float) -> list[Reception | None]:
         """What the server hears of each block; None where nobody sends."""
         start = time.perf_counter()
         receptions = [
-            None
-            if one.cohort is None
-            else self.uplink.receive(one.cohort, self.exchanges, self.seed, block, energy_share)
+            None if one.cohort is None else uplink.receive(one.cohort, self.exchanges, self.seed, block, energy_share)
             for block, one in enumerate(gathered)
         ]
         self.wall_uplink += time.perf_counter() - start
@@ -287,18 +333,18 @@ class AirGrid(Grid):
         ]
 
     def _ask(
-        self, messages: list[Message], order: TransmitOrder, timeout: float | None
+        self, messages: list[Message], order: TransmitOrder | PacketOrder, timeout: float | None
     ) -> list[tuple[int, Message | None]]:
         """The devices asked, in the order of their numbers, each with its reply."""
-        contents: dict[int, RecordDict] = {}
+        config = order.to_config()
         for message in messages:
-            shared = message.content
-            if id(shared) not in contents:
-                contents[id(shared)] = RecordDict({**shared, ORDER_KEY: ConfigRecord(order.to_config())})
-            message.content = contents[id(shared)]
+            device = self._device_of[message.metadata.dst_node_id]
+            own = ConfigRecord({**config, DEVICE: device, ANEW: device not in self._ordered})
+            message.content = RecordDict({**message.content, ORDER_KEY: own})  # models stay shared
         replies = list(self.grid.send_and_receive(messages, timeout=timeout))
         asked = {m.metadata.message_id: self._device_of[m.metadata.dst_node_id] for m in messages}
         answered = {asked[r.metadata.reply_to_message_id]: r for r in replies}
+        self._ordered.update(device for device, reply in answered.items() if reply.has_content())
         return [(device, answered.get(device)) for device in sorted(asked.values())]
 
     def _cohort(self, senders: Sequence[_Sender], block: int, size: int, code: Code) -> MessageCohort | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from channel.ledger import Cost
 from channel.uplinks import Reception
 from strategies.air_messages import SCALAR_BITS, config_of, scalars_in, weighted_metrics
 from strategies.cohort import Failure, Gathered, read_seconds
+from strategies.packets import SentPacket
 
 Record = dict[str, Any]
 """JSON-ready figures by name; see docs/record.md."""
@@ -64,6 +65,45 @@ def costs_of(gathered: Gathered, heard: Sequence[Reception]) -> list[Cost]:
     return [
         replace(reception.cost, compute_time=slowest if block == 0 else 0.0) for block, reception in enumerate(heard)
     ]
+
+
+def packet_record(
+    sent: Sequence[SentPacket], decoded: Sequence[SentPacket], cost: Cost, suspected_wraps: Mapping[int, int]
+) -> Record:
+    """What an exchange of packets was: who was decoded, and what it cost each sender.
+
+    Parameters
+    ----------
+    sent : sequence of SentPacket
+        At least one.
+    decoded : sequence of SentPacket
+        Those of which the server has the update.
+    cost : Cost
+        Of the exchange; energies in the order of `sent`.
+    suspected_wraps : mapping of int to int
+        By device, of the nested quantiser's second group.
+    """
+    seconds = [packet.seconds for packet in sent if packet.seconds is not None]
+    weights = np.array([packet.weight for packet in sent])
+    record: Record = {
+        "heard": bool(decoded),
+        "weights": (weights / weights.sum()).tolist(),
+        "energies": cost.energy.tolist(),
+        "silent": sorted({packet.device for packet in sent} - {packet.device for packet in decoded}),
+        "train_s_mean": float(np.mean(seconds)) if seconds else None,
+        "train_s_max": max(seconds, default=None),
+    }
+    if decoded:
+        heard = np.array([packet.weight for packet in decoded])
+        record["metrics"] = weighted_metrics([packet.metrics for packet in decoded], heard / heard.sum())
+    if suspected_wraps:
+        record["suspected_wraps"] = sum(suspected_wraps.values())
+    return record
+
+
+def cost_of_packets(cost: Cost, sent: Sequence[SentPacket]) -> Cost:
+    """What sending cost, and the slowest device's computing before it."""
+    return replace(cost, compute_time=max((packet.seconds or 0.0 for packet in sent), default=0.0))
 
 
 def cost_of_scalars(answers: Sequence[Message]) -> Cost:

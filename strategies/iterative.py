@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from channel.layout import Layout
-from channel.uplinks import IdealUplink, Uplink
+from channel.uplinks import IdealUplink, MeanUplink, Uplink
 from strategies.iterations import Figures, Iterations, Look, NobodyAnswers, Vanished
 from strategies.mean_exchange import WEIGHT_KEY, MeanExchange, Vector
 from strategies.names import SEPARATELY_CODED
@@ -145,6 +145,7 @@ def check_choice(accepted: Collection[str], **values: str) -> None:
 
 def refuse_separate_codes(uplink: Uplink, accepted: str) -> None:
     """Refuse a noisy uplink that codes each exchange on its own."""
-    code = uplink.order(1, 0).code
-    if code != "uncoded" and not isinstance(uplink, IdealUplink):
+    if isinstance(uplink, IdealUplink) or not isinstance(uplink, MeanUplink):
+        return
+    if (code := uplink.order(1, 0).code) != "uncoded":
         raise ValueError(f"uplink.code = {code!r}: {SEPARATELY_CODED}; accepted: {accepted}")

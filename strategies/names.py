@@ -78,9 +78,11 @@ STRATEGIES: dict[str, StrategyName] = {
     "krum": StrategyName(f"{_FLOWER}:Krum", "the update nearest to its neighbours", True),
     "multikrum": StrategyName(f"{_FLOWER}:MultiKrum", "mean of the updates nearest to their neighbours", True),
     "bulyan": StrategyName(f"{_FLOWER}:Bulyan", "Krum, then trimmed mean", True),
-    "qfedavg": StrategyName(f"{_FLOWER}:QFedAvg", "fair reweighting by loss", True),
+    "qfedavg": StrategyName(
+        f"{_FLOWER}:QFedAvg", "fair reweighting by loss; client_learning_rate is that of training if left out", True
+    ),
 }
-"""Strategies by name; those that need individual updates wait for a digital link."""
+"""Strategies by name; those that need individual updates go with a digital uplink."""
 
 SEPARATELY_CODED = (
     "coding each exchange on its own by a ratio r bounds its SNR by 1 / (1/r - 1), whatever the energy, and curvature "
@@ -114,7 +116,7 @@ def check_strategy(name: str, parameters: Mapping[str, Any]) -> None:
         close = difflib.get_close_matches(name, STRATEGIES, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ValueError(f"name = {name!r}: unknown strategy; {hint}accepted: {', '.join(STRATEGIES)}")
-    if not parameters or STRATEGIES[name].individual:
+    if not parameters:
         return
     accepted = strategy_parameters(name)
     for key, value in parameters.items():

@@ -1,10 +1,22 @@
 """Uplinks: how a round's updates get from the devices to the server."""
 
 from channel.uplinks.analog import AnalogUplink
+from channel.uplinks.digital import Delivery, DigitalUplink
 from channel.uplinks.ideal import IdealUplink
-from channel.uplinks.uplink import Cohort, Reception, Uplink, symbol_scale
+from channel.uplinks.uplink import Cohort, MeanUplink, Reception, Uplink, symbol_scale
 
-UPLINKS: dict[str, type[Uplink]] = {"ideal": IdealUplink, "over-the-air": AnalogUplink}
+UPLINKS: dict[str, type[Uplink]] = {"ideal": IdealUplink, "over-the-air": AnalogUplink, "digital": DigitalUplink}
 """Uplinks by the name a scenario uses."""
 
-__all__ = ["UPLINKS", "AnalogUplink", "Cohort", "IdealUplink", "Reception", "Uplink", "symbol_scale"]
+__all__ = [
+    "UPLINKS",
+    "AnalogUplink",
+    "Cohort",
+    "Delivery",
+    "DigitalUplink",
+    "IdealUplink",
+    "MeanUplink",
+    "Reception",
+    "Uplink",
+    "symbol_scale",
+]

@@ -18,11 +18,11 @@ from channel.mac import receive
 from channel.order import TransmitOrder
 from channel.power import PowerControl
 from channel.randomness import generator, key
-from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, Reception, Uplink, check_share, symbol_scale
+from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, MeanUplink, Reception, check_share, symbol_scale
 
 
 @dataclass
-class AnalogUplink(Uplink):
+class AnalogUplink(MeanUplink):
     r"""Over-the-air aggregation: coded updates add up in the multiple-access channel.
 
     Device i sends unit-power symbols :math:`s_i = \sqrt n A x_i / \|x_i\|` with amplitude :math:`b_i`; the server

@@ -10,14 +10,14 @@ from channel.channel import Channel
 from channel.ledger import Cost
 from channel.order import TransmitOrder
 from channel.randomness import key
-from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, Reception, Uplink, check_share
+from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, MeanUplink, Reception, check_share
 
 FLOAT_BITS = 32
 """Bits charged for an entry of an update: it is sent as it is, in single precision."""
 
 
 @dataclass
-class IdealUplink(Uplink):
+class IdealUplink(MeanUplink):
     """A link without fading, noise or compression: the server hears the exact weighted mean.
 
     It is the reference a real link is held to, so it is charged the budget it is granted rather than what a physical

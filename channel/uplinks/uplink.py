@@ -1,7 +1,7 @@
 """What an uplink is: how a round's updates get from the devices to the server.
 
-Two methods matter: :meth:`Uplink.order` says what devices must know to send, :meth:`Uplink.receive` what the server
-hears and what it cost.
+Two methods matter: :meth:`MeanUplink.order` says what devices must know to send, :meth:`MeanUplink.receive` what the
+server hears and what it cost. Where the server hears every device on its own it is :meth:`DigitalUplink.deliver`.
 """
 
 from __future__ import annotations
@@ -109,7 +109,15 @@ class Uplink(ABC):
     """How a round's updates get to the server. A swap point: ideal, analog, digital."""
 
     individual = False
-    """Whether the server gets each device's update, or only their sum."""
+    """Whether the server gets each device's update, or only their mean."""
+
+    @abstractmethod
+    def grant(self, size: int) -> Grant | None:
+        """What an exchange of updates of `size` entries may cost; None where that depends on the channel alone."""
+
+
+class MeanUplink(Uplink):
+    """An uplink of which the server hears the devices' weighted mean."""
 
     needs_updates = True
     """Whether gains depend on all norms, so that updates must be held until every device has trained."""

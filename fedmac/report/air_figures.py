@@ -40,11 +40,13 @@ def error_figure(rounds: pd.DataFrame) -> go.Figure:
 def silence_figure(rounds: pd.DataFrame) -> go.Figure:
     """Draw how many devices were silent, and how many failed, in each round (mean over seeds).
 
-    Variants in which that never happened have no line.
+    Those whose packets did not arrive are silent; that the record also says why makes no failures of them. Variants in
+    which neither happened have no line.
     """
     figure = base_figure("round")
     figure.update_yaxes(title_text="devices", rangemode="tozero")
-    counts = rounds.assign(**{key: [_length(value) for value in rounds[key]] for key in ("silent", "failures")})
+    pairs = list(zip(rounds["silent"], rounds["failures"], strict=True))
+    counts = rounds.assign(silent=[_length(silent) for silent, _ in pairs], failures=[_failed(*pair) for pair in pairs])
     counts["trained"] = rounds["round"] > 0
     for index, (name, rows) in enumerate(counts.groupby("variant", sort=False)):
         for value, label, dash in (("silent", "silent", "solid"), ("failures", "failed", "dot")):
@@ -175,6 +177,13 @@ def device_ids(ids: object, values: NDArray[np.float64]) -> NDArray[np.float64]:
     if ids.shape != values.shape:
         raise ValueError(f"devices: got {ids.size} ids for {values.size} values, expected one id a value")
     return ids
+
+
+def _failed(silent: object, failures: object) -> float:
+    """How many devices failed, less those that are silent."""
+    known = set(silent) if isinstance(silent, (list, tuple)) else set()
+    listed = failures if isinstance(failures, (list, tuple)) else ()
+    return float(sum(not (isinstance(f, Mapping) and f.get("device") in known) for f in listed))
 
 
 def _length(value: object) -> float:

@@ -179,8 +179,8 @@ def _silence(rounds: pd.DataFrame) -> str:
     figure = figure_section(
         "silence",
         "Devices not heard",
-        "Solid: devices that power control kept silent in a round; dotted: devices that failed; mean over seeds. The"
-        " weights of the others are scaled up to a sum of one.",
+        "Solid: devices that power control kept silent in a round, or whose packets did not arrive; dotted: devices"
+        " that failed; mean over seeds. The weights of the others are scaled up to a sum of one.",
         {"silence": silence_figure(rounds)},
         below=_reasons(failure_reasons(rounds)),
     )
@@ -200,7 +200,7 @@ def _reasons(reasons: Sequence[tuple[str, str, int]]) -> str:
     hidden = len(reasons) - MAX_REASONS
     more = f"<p>{hidden:,} more reasons are in the record.</p>" if hidden > 0 else ""
     return (
-        '<h3>Why devices failed</h3><div class="scroll" tabindex="0" role="region" aria-label="Failures">'
+        '<h3>Why devices were not heard</h3><div class="scroll" tabindex="0" role="region" aria-label="Failures">'
         f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{more}"
     )
 

@@ -233,8 +233,11 @@ def test_new_writes_a_scenario_that_runs(fedmac: Command) -> None:
 
 def test_the_starter_names_every_table(fedmac: Command) -> None:
     fedmac("new")
-    content = tomllib.loads(Path("scenario.toml").read_text())
-    assert set(Scenario.model_fields) - content.keys() == {"description", "seeds", "engine", "evaluation"}
+    text = Path("scenario.toml").read_text()
+    left_out = {"description", "seeds", "engine", "evaluation"}
+    for_packets = {"codec", "link"}  # of another uplink than the starter's, and so comments
+    assert set(Scenario.model_fields) - tomllib.loads(text).keys() == left_out | for_packets
+    assert all(f"# [{table}]" in text for table in for_packets)
 
 
 def test_list_names_what_a_scenario_can_name(fedmac: Command) -> None:

@@ -56,7 +56,10 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"strategy.server_momentum": 0.3}, ["strategy.server_momentum = 0.3", "accepted: fraction_train"]),
     ({"strategy.fraction_train": 1.5}, ["strategy.fraction_train = 1.5", "a number > 0 and <= 1"]),
     ({"strategy.fraction_train": float("nan")}, ["strategy.fraction_train = nan", "a number > 0 and <= 1"]),
-    ({"strategy.name": "krum"}, ["strategy.name = 'krum'", "each device's own update", "digital link", "fedprox"]),
+    (
+        {"strategy.name": "krum"},
+        ["strategy.name = 'krum'", "each device's own update", "fedprox", 'uplink.kind = "digital"'],
+    ),
     (
         {"training": {"full_batch": True}},
         ["training.learning_rate: missing", 'strategy.name = "fedavg" needs it', "accepted: a number > 0"],
@@ -84,7 +87,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"uplink.ratio": 0}, ["uplink.ratio = 0", "a number > 0 and <= 1"]),
     ({"uplink.ratio": 1.5}, ["uplink.ratio = 1.5", "a number > 0 and <= 1"]),
     ({"uplink.ratio": 0.5, "uplink.uses": 3}, ["uplink.uses = 3", "ratio = 0.5", "one of the two"]),
-    ({"uplink.kind": "digital"}, ["uplink.kind = 'digital'", '"ideal", "over-the-air"']),
+    ({"uplink.kind": "digital"}, ["uplink.code = 'random-linear'", 'kind = "digital"', "accepted: code left out"]),
     ({"uplink.code": "uncoded", "uplink.ratio": 0.1}, ["uplink.ratio = 0.1", 'code = "uncoded"', "accepted: another"]),
     ({"uplink.error_feedback": True}, ["uplink.decoder = 'unbiased'", 'accepted: "projection"']),
     ({"uplink.trace": 1}, ["uplink.trace = 1", "true or false"]),

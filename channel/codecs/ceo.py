@@ -1,0 +1,114 @@
+"""The CEO problem: a round whose later packets are decoded with what the earlier ones said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from channel.codecs.codec import Codec
+from channel.codecs.dithered import DitheredQuantizer
+from channel.codecs.nested import NestedDitheredQuantizer
+from channel.codecs.packet import Packet, PacketError, read_header
+
+
+@dataclass(frozen=True)
+class DecodedRound:
+    """What the packets of a round said.
+
+    Attributes
+    ----------
+    updates : mapping of int to Tensor of shape (d,)
+        By device, in the order in which they were decoded.
+    lost : mapping of int to str
+        Devices whose packets were left out, and why.
+    suspected_wraps : mapping of int to int
+        Entries that may have wrapped, by device of the second group; see
+        :meth:`~channel.codecs.nested.NestedDitheredQuantizer.decode_and_count`.
+    """
+
+    updates: Mapping[int, Tensor]
+    lost: Mapping[int, str]
+    suspected_wraps: Mapping[int, int]
+
+
+def codecs_of_groups(
+    devices: Iterable[int], *, levels: int = 3, ratio: int = 3, alpha: float = 1.0, bucket: int | None = 512
+) -> dict[int, Codec]:
+    """Codecs of a round by device: plain for the first half of the devices by id, nested for the others.
+
+    An odd one is in the first group. With levels = ratio = 3 an entry takes (log2 7 + log2 3)/2 = 2.196 bits on
+    average over an even number of devices.
+
+    Parameters
+    ----------
+    devices : iterable of int
+        All that send in this round, whether they are heard or not: each must come to the same groups.
+    levels, ratio, alpha, bucket
+        As of :class:`~channel.codecs.nested.NestedDitheredQuantizer`; the plain quantiser has the same levels.
+    """
+    plain = DitheredQuantizer(levels, bucket)
+    nested = NestedDitheredQuantizer(levels, ratio, alpha, bucket)
+    ordered = sorted(set(devices))
+    first = math.ceil(len(ordered) / 2)
+    return {device: plain if place < first else nested for place, device in enumerate(ordered)}
+
+
+def decode_in_order(
+    packets: Mapping[int, Packet | bytes], codec_of: Callable[[int], Codec], seeds: Mapping[int, int], *, size: int
+) -> DecodedRound:
+    """Decode a round: plain packets, then nested ones, each by device id, the running mean as side information.
+
+    The side information of a nested packet is the mean of all updates decoded before it, plain and nested. The order
+    is one of ids and not of arrival, so the result is too.
+
+    Parameters
+    ----------
+    packets : mapping of int to Packet or bytes
+        What arrived, by device.
+    codec_of : callable
+        The codec of a device, for example ``codecs_of_groups(devices).__getitem__``.
+    seeds : mapping of int to int
+        Under which each device encoded.
+    size : int
+        d, the entries that an update has: a packet of another size counts as damaged.
+
+    Raises
+    ------
+    ValueError
+        If the seed of a device is not given.
+    """
+    missing = sorted(set(packets) - set(seeds))
+    if missing:
+        raise ValueError(f"seeds: none for devices {missing}; expected one for each packet")
+    codecs = {device: codec_of(device) for device in packets}
+    updates: dict[int, Tensor] = {}
+    lost: dict[int, str] = {}
+    suspected: dict[int, int] = {}
+    mean = torch.zeros(size, dtype=torch.float64)
+    for device in sorted(packets, key=lambda d: (isinstance(codecs[d], NestedDitheredQuantizer), d)):
+        codec, packet, seed = codecs[device], packets[device], seeds[device]
+        try:
+            _check_size(packet, size)
+            if not isinstance(codec, NestedDitheredQuantizer):
+                updates[device] = codec.decode(packet, seed=seed)
+            elif updates:
+                updates[device], suspected[device] = codec.decode_and_count(packet, seed=seed, side_information=mean)
+            else:
+                lost[device] = "no side information: no packet of the first group was decoded"
+                continue
+        except PacketError as error:
+            lost[device] = str(error)
+            continue
+        count = len(updates)
+        mean.mul_((count - 1) / count).add_(updates[device].double() / count)  # divided first: cannot overflow
+    return DecodedRound(updates, lost, suspected)
+
+
+def _check_size(packet: Packet | bytes, size: int) -> None:
+    sent = read_header(packet.payload if isinstance(packet, Packet) else packet).size
+    if sent != size:
+        raise PacketError(f"a packet of {sent} entries; the update has {size}")

@@ -1,0 +1,186 @@
+"""What a codec is: an update as a packet of bytes, and a packet as an update again."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from channel.codecs.packet import (
+    DTYPES,
+    OVERHEAD_BITS,
+    Field,
+    Header,
+    Packet,
+    PacketError,
+    Packing,
+    Values,
+    read_header,
+    read_packet,
+    write_packet,
+)
+
+Restored = dict[str, NDArray[Any]]
+
+LARGEST_SIZE = 2**32 - 1
+
+
+class Codec(ABC):
+    r"""Turns an update x of d entries into a packet and back.
+
+    A codec is without state: all it draws comes from `seed`, which both sides know and which must differ between
+    devices and rounds. Before it is quantised x is divided by a power of two near :math:`\|x\|_\infty`, which the
+    packet says, so that subclasses see float32 numbers of magnitude at most 1 whatever x is made of.
+
+    A subclass says what its packets hold (:meth:`fields`) and computes it (:meth:`quantise`, :meth:`restore`).
+
+    Attributes
+    ----------
+    name : str
+        By which scenarios and `fedmac list` know it.
+    unbiased : bool
+        Whether :math:`E \hat x = x` over the seeds.
+    """
+
+    name: ClassVar[str]
+    unbiased: bool = True
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Keyword arguments that make this codec anew."""
+        names = [name for name in inspect.signature(type(self)).parameters if name in vars(self)]
+        return {name: getattr(self, name) for name in names}
+
+    @abstractmethod
+    def fields(self, size: int) -> Sequence[Field]:
+        """What a packet of an update of `size` entries holds, in the order in which it is sent."""
+
+    @abstractmethod
+    def quantise(self, update: Tensor, seed: int) -> Values:
+        """The values of the fields; `update` is float32 of shape (d,), d >= 1, at most 1 in magnitude, on the CPU."""
+
+    @abstractmethod
+    def restore(self, values: Restored, size: int, seed: int) -> Tensor:
+        """The update that values stand for, float32 of shape (d,), in the units of :meth:`quantise`.
+
+        Raises
+        ------
+        PacketError
+            If the values cannot have come from :meth:`quantise`.
+        """
+
+    @abstractmethod
+    def expected_nmse(self, update: Tensor) -> float | None:
+        r""":math:`E\|\hat x - x\|^2 / \|x\|^2` over the seeds, in closed form; None where there is none.
+
+        Parameters
+        ----------
+        update : Tensor of shape (d,)
+            x, any units, not all zero.
+        """
+
+    def gamma(self, size: int) -> float | None:
+        """The expected NMSE of an update of `size` entries, where it is (nearly) the same for every update; else None.
+
+        :class:`~channel.codecs.error_feedback.ErrorFeedback` bounds its weight by it.
+        """
+        return None
+
+    def encode(self, update: Tensor, *, seed: int, packing: Packing = "fixed") -> Packet:
+        """Encode an update.
+
+        Parameters
+        ----------
+        update : Tensor of shape (d,)
+            float32, float64, float16 or bfloat16; all finite, d >= 1.
+        seed : int
+            Names the draws, >= 0; see :func:`channel.key`.
+        packing : {"fixed", "entropy"}
+            Symbols at a fixed rate, or entropy coded by their own frequencies.
+
+        Raises
+        ------
+        ValueError
+            If the update is not as described.
+        """
+        _check_form(update)
+        flat = update.detach().cpu()
+        exponent = _exponent(flat)
+        scaled = _times_power_of_two(flat, -exponent).float()
+        header = Header(packing, update.dtype, exponent, len(flat))
+        return write_packet(header, self.fields(len(flat)), self.quantise(scaled, seed))
+
+    def decode(self, packet: Packet | bytes, *, seed: int) -> Tensor:
+        """Decode what :meth:`encode` made under the same seed.
+
+        Returns
+        -------
+        Tensor of shape (d,)
+            In the dtype of the update, on the CPU.
+
+        Raises
+        ------
+        PacketError
+            If the packet is cut, damaged, or was made by another codec.
+        """
+        payload = packet.payload if isinstance(packet, Packet) else packet
+        header = read_header(payload)
+        if header.size == 0:
+            raise PacketError("a packet of no entries")
+        values = read_packet(payload, header, self.fields(header.size))
+        return in_units(self.restore(values, header.size, seed), header)
+
+    def bits(self, size: int) -> int:
+        """Bits of a packet of an update of `size` entries at the fixed rate."""
+        return OVERHEAD_BITS + 8 * sum(math.ceil(field.bits / 8) for field in self.fields(size))
+
+
+def in_units(restored: Tensor, header: Header) -> Tensor:
+    """Back in the update's units and dtype; what would overflow there becomes its largest number."""
+    largest = torch.finfo(header.dtype).max
+    wide = restored.double() if header.dtype == torch.float64 else restored
+    return _times_power_of_two(wide, header.exponent).clamp_(-largest, largest).to(header.dtype)
+
+
+def _exponent(update: Tensor) -> int:
+    """e with max|x| in [1/2, 1) times 2 to the e; 0 for zeros.
+
+    Raises
+    ------
+    ValueError
+        If an entry is not finite, which one pass for the extremes finds as well.
+    """
+    low, high = update.aminmax()
+    top = max(-low.item(), high.item())
+    if not math.isfinite(top):
+        count = int((~torch.isfinite(update)).sum())
+        raise ValueError(f"update: {count} of {len(update)} entries are not finite; accepted: finite numbers")
+    return math.frexp(top)[1]
+
+
+def _times_power_of_two(x: Tensor, exponent: int) -> Tensor:
+    """x times 2 to the exponent: float64 for float64, else float32; a copy."""
+    if x.dtype != torch.float64 and -126 <= exponent <= 127:
+        return x.float() * 2.0**exponent
+    half = exponent // 2  # 2 to the exponent may itself be beyond float64
+    return x.double() * 2.0**half * 2.0 ** (exponent - half)
+
+
+def _check_form(update: Tensor) -> None:
+    if update.dim() != 1 or len(update) == 0 or len(update) > LARGEST_SIZE:
+        raise ValueError(f"update: shape {tuple(update.shape)}; expected (d,) with 1 <= d <= {LARGEST_SIZE}")
+    if update.dtype not in DTYPES:
+        raise ValueError(f"update: dtype {update.dtype}; accepted: {', '.join(str(d) for d in DTYPES)}")
+
+
+def as_symbols(values: Tensor) -> NDArray[np.int32]:
+    """Whole numbers in a tensor, as symbols."""
+    symbols: NDArray[np.int32] = values.to(torch.int32).numpy()
+    return symbols

@@ -1,0 +1,104 @@
+"""Packets of one exchange: read from devices' replies, decoded, and handed to the strategy as replies of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
+from torch import Tensor
+
+from channel.codecs.ceo import decode_in_order
+from channel.layout import Layout
+from channel.order import PACKET_KEY, PacketOrder
+from strategies.air_messages import metrics_in, reason_of
+from strategies.cohort import LARGEST_NORM, BadPayload, Failure, Metrics, read_seconds, read_weight
+
+
+@dataclass(frozen=True)
+class SentPacket:
+    """A device's packet, as it leaves the device."""
+
+    device: int
+    payload: bytes
+    weight: float
+    metrics: Metrics
+    seconds: float | None
+
+    @property
+    def bits(self) -> int:
+        """Its size on the link."""
+        return 8 * len(self.payload)
+
+
+def read_packets(
+    replies: Sequence[tuple[int, Message | None]], weighted_by_key: str
+) -> tuple[list[SentPacket], list[Failure]]:
+    """What devices send, by device, and who sends nothing that could be sent."""
+    packets: list[SentPacket] = []
+    failures: list[Failure] = []
+    for device, reply in replies:
+        if reply is None or reply.has_error():
+            failures.append(Failure(device, reason_of(reply)))
+            continue
+        try:
+            packets.append(_read(device, reply, weighted_by_key))
+        except BadPayload as bad:
+            failures.append(Failure(device, str(bad)))
+    return packets, failures
+
+
+def _read(device: int, reply: Message, weighted_by_key: str) -> SentPacket:
+    arrays = reply.content.array_records
+    if PACKET_KEY not in arrays or PACKET_KEY not in arrays[PACKET_KEY]:
+        raise BadPayload("the reply carries no packet: does the device's ClientApp use the mod clients.transmit?")
+    try:
+        content = arrays[PACKET_KEY][PACKET_KEY].numpy()
+    except Exception as error:  # whatever NumPy makes of bytes that a device made up
+        raise BadPayload(f"the packet cannot be read: {type(error).__name__}: {error}") from error
+    if content.dtype != np.uint8 or content.ndim != 1 or len(content) == 0:
+        raise BadPayload(f"the packet has dtype {content.dtype.str} and shape {content.shape}, expected bytes")
+    metrics = metrics_in(reply)
+    return SentPacket(device, content.tobytes(), read_weight(metrics, weighted_by_key), metrics, read_seconds(reply))
+
+
+def decode_packets(
+    packets: Sequence[SentPacket], order: PacketOrder, size: int
+) -> tuple[dict[int, Tensor], list[Failure], dict[int, int]]:
+    """The updates of packets that arrived.
+
+    Returns
+    -------
+    updates : dict of int to Tensor of shape (d,)
+        By device.
+    failures : list of Failure
+        Whose packets are damaged, or of another size than the model, or say an update too large to be believed.
+    suspected_wraps : dict of int to int
+        Of the nested quantiser's second group, see :class:`channel.codecs.ceo.DecodedRound`.
+    """
+    payloads = {packet.device: packet.payload for packet in packets}
+    seeds = {device: order.seed_of(device) for device in payloads}
+    decoded = decode_in_order(payloads, order.codec_of, seeds, size=size)
+    failures = [Failure(device, f"packet lost: {reason}") for device, reason in decoded.lost.items()]
+    updates: dict[int, Tensor] = {}
+    for device, update in decoded.updates.items():
+        norm = float(torch.linalg.vector_norm(update, dtype=torch.float64))
+        if norm <= LARGEST_NORM:
+            updates[device] = update
+        else:
+            failures.append(Failure(device, f"the update's norm is {norm}, expected at most {LARGEST_NORM:g}"))
+    return updates, failures, dict(decoded.suspected_wraps)
+
+
+def reply_with_update(
+    to: Message, name: str, arrays: dict[str, NDArray[Any]], update: Tensor, metrics: Metrics
+) -> Message:
+    """A device's reply as the strategy knows it: the model that it would have sent itself, were the link perfect."""
+    layout = Layout.of_arrays(arrays)
+    trained = arrays | layout.unflatten(layout.flatten(arrays).astype(np.float64) + update.double().numpy())
+    record = ArrayRecord({key: Array(np.ascontiguousarray(array)) for key, array in trained.items()})
+    return Message(RecordDict({name: record, "metrics": MetricRecord(dict(metrics))}), reply_to=to)
