@@ -8,8 +8,11 @@ import re
 Catalogue = dict[str, tuple[str, dict[str, str]]]
 
 
-def catalogue() -> Catalogue:
-    """For each kind the scenario key it belongs to, and its names with a line each."""
+def catalogue(kind: str | None = None) -> Catalogue:
+    """For each kind the scenario key it belongs to, and its names with a line each.
+
+    The figures of codecs, which take a second to compute, are there if `kind` is theirs or None.
+    """
     from channel.codecs import CODECS
     from channel.codes import CODES
     from channel.fading import FADINGS
@@ -23,6 +26,7 @@ def catalogue() -> Catalogue:
     from fedmac.sinks import SINKS
     from strategies.names import STRATEGIES
 
+    notes = {name: f" {codec_note(name)}" for name in CODECS} if kind in (None, "codecs") else {}
     return {
         "data": ("data.source", dict(SOURCES)),
         "partitions": ("data.partition", dict(PARTITIONS)),
@@ -33,7 +37,10 @@ def catalogue() -> Catalogue:
         ),
         "uplinks": ("uplink.kind", {n: _line(u) for n, u in UPLINKS.items()}),
         "codes": ("uplink.code", {n: _line(c) for n, c in CODES.items()}),
-        "codecs": ("codec.name", {n: f"{_line(c)} {codec_note(n)}" for n, c in CODECS.items()}),
+        "codecs": (
+            "codec.name",
+            {n: _line(c) + notes.get(n, "") for n, c in CODECS.items()},
+        ),
         "links": ("link.name", {n: _line(link) for n, link in LINKS.items()}),
         "access": ("link.access", {n: _line(a) for n, a in ACCESSES.items()}),
         "power-controls": ("power_control.name", {n: _line(p) for n, p in POWER_CONTROLS.items()}),

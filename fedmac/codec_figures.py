@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ AT_BITS: Mapping[str, Sequence[Mapping[str, Any]]] = {
 """Parameters of each codec at the rates next to 1, 2 and 3 bits an entry that it has."""
 
 
+@cache
 def codec_figures(name: str) -> list[tuple[float, float | None]]:
     """(bits an entry at the fixed rate, normalised mean squared error on a Gaussian update) of a codec."""
     update = torch.randn(SIZE, generator=torch_generator(0, "codec figures"))

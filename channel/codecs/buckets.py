@@ -17,7 +17,7 @@ def number_of_buckets(size: int, bucket: int | None) -> int:
 def in_buckets(update: Tensor, bucket: int | None) -> Tensor:
     """The update as rows, shape (buckets, entries of one); the last is filled up with zeros."""
     rows = number_of_buckets(len(update), bucket)
-    width = len(update) if bucket is None else bucket
+    width = len(update) if bucket is None else min(bucket, len(update))
     return functional.pad(update, (0, rows * width - len(update))).view(rows, width)
 
 

@@ -16,7 +16,7 @@ def list_names(
     from fedmac.catalogue import catalogue
     from fedmac.scenario_errors import ScenarioError
 
-    kinds = catalogue()
+    kinds = catalogue(kind)
     if kind is not None and kind not in kinds:
         raise ScenarioError(f"kind = {kind!r}: unknown; accepted: {', '.join(kinds)}")
     for heading, (key, names) in kinds.items():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord
 
-from channel import RandomLinearCode, RandomMask, TransmitOrder, Uncoded
+from channel import CODECS, PacketOrder, RandomLinearCode, RandomMask, TransmitOrder, Uncoded
 from channel.codes import Code
 
 
@@ -39,3 +39,20 @@ def test_an_unknown_code_is_refused_with_the_known_ones() -> None:
 def test_parameters_that_the_code_refuses_are_refused(parameters: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"ratio is|decoder is"):
         TransmitOrder("random-linear", parameters).build_code()
+
+
+@pytest.mark.parametrize("feedback", [None, 0.5])
+@pytest.mark.parametrize("name", CODECS)
+def test_a_device_builds_the_servers_codec_from_the_order_of_packets(name: str, feedback: float | None) -> None:
+    codec = CODECS[name]()
+    order = PacketOrder(name, codec.parameters, 2**62 + 1, "entropy", feedback, first_group=3)
+    there = PacketOrder.from_config(ConfigRecord(order.to_config()))
+    assert there == order
+    assert there.codec_of(4).parameters == codec.parameters
+    assert there.seed_of(4) == order.seed_of(4) != order.seed_of(3)
+
+
+def test_the_first_half_of_the_devices_by_number_is_the_first_group() -> None:
+    assert PacketOrder.last_of_first_group([7, 1, 4, 2]) == 2
+    assert PacketOrder.last_of_first_group([9]) == 9, "one alone sends what can be decoded alone"
+    assert PacketOrder.last_of_first_group([]) == -1

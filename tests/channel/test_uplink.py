@@ -17,6 +17,7 @@ from channel import (
     AnalogUplink,
     Channel,
     ChannelInversion,
+    DigitalUplink,
     FullPower,
     IdealUplink,
     MinimumMSE,
@@ -354,4 +355,4 @@ def test_a_negative_limit_is_refused() -> None:
 
 
 def test_uplinks_go_by_these_names() -> None:
-    assert {"ideal": IdealUplink, "over-the-air": AnalogUplink} == UPLINKS
+    assert {"ideal": IdealUplink, "over-the-air": AnalogUplink, "digital": DigitalUplink} == UPLINKS

@@ -57,9 +57,21 @@ uplink = { kind = "ideal" }
 [[variants]]
 name = "half"
 strategy.fraction_train = 0.5
+
+[[variants]]
+name = "sign"
+uplink.kind = "digital"
+codec = { name = "scaled-sign", error_feedback = 1.0 }
+link.name = "mcs"
+
+[[variants]]
+name = "sign again"
+uplink.kind = "digital"
+codec = { name = "scaled-sign", error_feedback = 1.0 }
+link.name = "mcs"
 """
 
-VARIANTS = ("rlc", "ideal", "half")
+VARIANTS = ("rlc", "ideal", "half", "sign", "sign again")
 
 # Measured seconds are nobody's to repeat. The error of the mean update needs the plain updates, which a server that is
 # reached by messages never sees: Flower's record leaves it out.
@@ -112,6 +124,16 @@ def test_the_shared_figures_are_the_ones_that_matter(folders: tuple[Path, Path])
         "test_loss", "test_accuracy", "train_loss", "devices", "weights", "update_norms", "gains", "amplitudes",
         "receive_scale", "signal_mse_measured", "channel_uses", "energy_j_per_device_mean", "air_time_s", "failures",
     } <= shared  # fmt: skip
+
+
+def test_packets_are_the_same_on_both_engines_and_nodes_keep_nothing_from_one_variant_to_the_next(
+    folders: tuple[Path, Path],
+) -> None:
+    for folder in folders:
+        first, second = (records(folder / variant) for variant in ("sign", "sign again"))
+        for one, other in zip(first[1:], second[1:], strict=True):
+            assert {"packet_bits", "rates", "snr_db", "attempts", "arrived"} <= one.keys()
+            assert one["test_loss"] == other["test_loss"]
 
 
 def test_half_of_the_devices_take_part_and_they_are_the_same_ones(folders: tuple[Path, Path]) -> None:

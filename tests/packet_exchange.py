@@ -1,0 +1,105 @@
+"""Exchanges of packets on the tests' fleet, and everything that can be seen of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp.strategy import (
+    FedAvg,
+)
+from numpy.typing import NDArray
+
+from channel import (
+    Channel,
+    Codec,
+    DigitalUplink,
+    DitheredQuantizer,
+)
+from clients.app import Workplace
+from fedmac.engines.local import FIRST_NODE
+from strategies import AirGrid, OverTheAir
+from tests import fleet
+from tests.fleet import Tamper
+
+QUIET: Any = {"fraction_evaluate": 0.0}
+SIZE = 610  # entries of the fleet's model
+QUIET_AIR = Channel(noise_power=1e-3)
+
+
+def fine() -> DitheredQuantizer:
+    """Steps of 1/16384 of the largest entry of an update."""
+    return DitheredQuantizer(levels=2**14, bucket=None)
+
+
+def digital(codec: Codec | None = None, **more: Any) -> DigitalUplink:
+    return DigitalUplink(codec or fine(), **{"channel": QUIET_AIR} | more)
+
+
+def out_of_reach(*devices: int, of: int = 4) -> Channel:
+    """A channel on which these devices have no gain."""
+    return Channel(power_gain=np.array([0.0 if d in devices else 1.0 for d in range(of)]), noise_power=1e-3)
+
+
+@dataclass
+class Exchange:
+    """One exchange of packets from the initial model, and everything that can be seen of it."""
+
+    uplink: DigitalUplink = field(default_factory=digital)
+    work: Workplace = field(default_factory=fleet.workplace)
+    tamper: Mapping[int, Tamper] | None = None
+    devices: Iterable[int] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        grid = fleet.local_grid(self.work) if self.tamper is None else fleet.message_grid(self.work, self.tamper)
+        records: list[dict[str, Any]] = []
+        self.air = AirGrid(grid, self.uplink, seed=self.seed, on_exchange=records.append)
+        self.start = fleet.initial(self.work)
+        nodes = self.air.get_node_ids()
+        asked = nodes if self.devices is None else [nodes[device] for device in self.devices]
+        self.replies = list(self.air.send_and_receive(fleet.train_messages(self.start, asked)))
+        (self.record,) = records
+        json.dumps(self.record, allow_nan=False)
+
+    @property
+    def updates(self) -> dict[int, NDArray[np.float64]]:
+        """What each device that was heard adds to the model, as the server has it."""
+        return {
+            reply.metadata.src_node_id - FIRST_NODE: fleet.flat(reply.content.array_records["arrays"])
+            - fleet.flat(self.start)
+            for reply in self.replies
+        }
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Why devices were not heard."""
+        return {failure["device"]: failure["reason"] for failure in self.record["failures"]}
+
+
+def plain_updates(work: Workplace) -> dict[int, NDArray[np.float64]]:
+    """What the devices would send on a perfect link."""
+    start = fleet.initial(work)
+    grid = fleet.local_grid(work)
+    replies = grid.send_and_receive(fleet.train_messages(start, grid.get_node_ids()))
+    return {d: fleet.flat(r.content.array_records["arrays"]) - fleet.flat(start) for d, r in enumerate(replies)}
+
+
+def looking(strategy: FedAvg, uplink: DigitalUplink, rounds: int) -> tuple[list[NDArray[Any]], list[dict[str, Any]]]:
+    """The model after each round, and the records."""
+    seen: list[NDArray[Any]] = []
+    records: list[dict[str, Any]] = []
+
+    def look(_round: int, arrays: ArrayRecord) -> MetricRecord:
+        seen.append(fleet.flat(arrays))
+        return MetricRecord()
+
+    work = fleet.workplace()
+    OverTheAir(strategy, uplink, on_exchange=records.append).start(
+        fleet.local_grid(work), fleet.initial(work), num_rounds=rounds, evaluate_fn=look
+    )
+    return seen, records
