@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from strategies.air_grid import AirGrid
 from strategies.mean_exchange import MeanExchange, Means, Vector
 
 Figures = dict[str, Any]
@@ -135,7 +136,10 @@ class Iterations(ABC):
         Devices are asked over the control channel, and neither the ledger nor the traffic knows of it: no method may
         take a step by it. Unlike what an exchange brings it need not be finite.
         """
-        aside = MeanExchange(self.exchange.grid, self.exchange.size, self.exchange.config, self.exchange.timeout)
+        grid = self.exchange.grid
+        if isinstance(grid, AirGrid):  # it would charge for the answers
+            grid = grid.grid
+        aside = MeanExchange(grid, self.exchange.size, self.exchange.config, self.exchange.timeout)
         means = aside.ask("monitor", nodes, wanted={}, vectors={"model": self.w})
         if not means.nodes:
             raise self._nobody(len(nodes), "monitor", means)

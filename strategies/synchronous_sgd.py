@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from strategies.air_grid import AirGrid
-from strategies.iterations import Figures, Iterations, Look
+from strategies.iterations import Figures, Iterations
 from strategies.iterative import IterativeStrategy, check_not_negative, check_positive
 from strategies.mean_exchange import MeanExchange, Vector
 
@@ -83,16 +82,6 @@ class _Run(Iterations):
     def __init__(self, strategy: SynchronousSgd, exchange: MeanExchange, w: Vector) -> None:
         super().__init__("synchronous SGD", exchange, w)
         self.strategy = strategy
-
-    def monitor(self, nodes: Collection[int]) -> Look:
-        """As for all methods, but on the grid below the air, which charges every answer: here each iteration asks."""
-        counted = self.exchange
-        if isinstance(counted.grid, AirGrid):
-            self.exchange = MeanExchange(counted.grid.grid, counted.size, counted.config, counted.timeout)
-        try:
-            return super().monitor(nodes)
-        finally:
-            self.exchange = counted
 
     def attempt(self, iteration: int, nodes: frozenset[int]) -> Figures | None:
         """One iteration; its figures, or None if there is nothing left to gain."""

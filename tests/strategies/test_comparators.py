@@ -365,6 +365,18 @@ def test_steps_far_too_large_end_the_run_with_a_reason(strategy: IterativeStrate
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
 
 
+def test_watching_a_run_costs_nothing() -> None:
+    # Synchronous SGD asks for the objective of all rows in each iteration, which is nobody's to send.
+    records: list[dict[str, Any]] = []
+    work = convex()
+    start = ArrayRecord({name: Array(a) for name, a in model_arrays(work.trainer.model).items()})
+    strategy = OverTheAir(SynchronousSgd(learning_rate=0.1), IdealUplink(), on_exchange=records.append)
+    strategy.start(local_grid(work), start, num_rounds=3)
+    assert strategy.air is not None
+    assert strategy.air.ledger.bits_mean == 3 * (32 * work.trainer.size + 64)
+    assert not any("control_bits" in record for record in records)
+
+
 # Parameters.
 
 
