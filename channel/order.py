@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,12 +113,6 @@ class PacketOrder:
     packing: Packing = "fixed"
     error_feedback: float | None = None
     first_group: int = -1
-
-    @staticmethod
-    def last_of_first_group(devices: Sequence[int]) -> int:
-        """The last of the first half of the devices by number; an odd one is in the first."""
-        ordered = sorted(devices)
-        return ordered[(len(ordered) + 1) // 2 - 1] if ordered else -1
 
     def codec_of(self, device: int) -> Codec:
         """The codec that a device uses.

@@ -216,7 +216,7 @@ class AirGrid(Grid):
         replies: list[Message] = []
         if packets:
             devices = np.array([packet.device for packet in packets])
-            sent = uplink.deliver(devices, self._total(), [p.bits for p in packets], self.exchanges, self.seed)
+            sent = uplink.deliver(devices, self._total(), [p.packet.bits for p in packets], self.exchanges, self.seed)
             came = [packet for packet, arrived in zip(packets, sent.arrived, strict=True) if arrived]
             failures += [Failure(p.device, why) for p, why in zip(packets, sent.reasons, strict=True) if why]
             updates, damaged, wraps = decode_packets(came, order, Layout.of_arrays(arrays).size)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from channel.codecs.ceo import decode_in_order
+from channel.codecs.packet import Packet
 from channel.layout import Layout
 from channel.order import PACKET_KEY, PacketOrder
 from strategies.air_messages import metrics_in, reason_of
@@ -24,15 +25,10 @@ class SentPacket:
     """A device's packet, as it leaves the device."""
 
     device: int
-    payload: bytes
+    packet: Packet
     weight: float
     metrics: Metrics
     seconds: float | None
-
-    @property
-    def bits(self) -> int:
-        """Its size on the link."""
-        return 8 * len(self.payload)
 
 
 def read_packets(
@@ -63,7 +59,8 @@ def _read(device: int, reply: Message, weighted_by_key: str) -> SentPacket:
     if content.dtype != np.uint8 or content.ndim != 1 or len(content) == 0:
         raise BadPayload(f"the packet has dtype {content.dtype.str} and shape {content.shape}, expected bytes")
     metrics = metrics_in(reply)
-    return SentPacket(device, content.tobytes(), read_weight(metrics, weighted_by_key), metrics, read_seconds(reply))
+    weight, packet = read_weight(metrics, weighted_by_key), Packet(content.tobytes())
+    return SentPacket(device, packet, weight, metrics, read_seconds(reply))
 
 
 def decode_packets(
@@ -80,9 +77,9 @@ def decode_packets(
     suspected_wraps : dict of int to int
         Of the nested quantiser's second group, see :class:`channel.codecs.ceo.DecodedRound`.
     """
-    payloads = {packet.device: packet.payload for packet in packets}
-    seeds = {device: order.seed_of(device) for device in payloads}
-    decoded = decode_in_order(payloads, order.codec_of, seeds, size=size)
+    by_device = {sent.device: sent.packet for sent in packets}
+    seeds = {device: order.seed_of(device) for device in by_device}
+    decoded = decode_in_order(by_device, order.codec_of, seeds, size=size)
     failures = [Failure(device, f"packet lost: {reason}") for device, reason in decoded.lost.items()]
     updates: dict[int, Tensor] = {}
     for device, update in decoded.updates.items():

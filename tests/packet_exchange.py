@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +20,9 @@ from channel import (
 )
 from clients.app import Workplace
 from fedmac.engines.local import FIRST_NODE
-from strategies import AirGrid, OverTheAir
+from strategies import OverTheAir
 from tests import fleet
-from tests.fleet import Tamper
+from tests.one_exchange import OneExchange
 
 QUIET: Any = {"fraction_evaluate": 0.0}
 SIZE = 610  # entries of the fleet's model
@@ -46,25 +44,10 @@ def out_of_reach(*devices: int, of: int = 4) -> Channel:
 
 
 @dataclass
-class Exchange:
-    """One exchange of packets from the initial model, and everything that can be seen of it."""
+class Exchange(OneExchange):
+    """Of packets."""
 
     uplink: DigitalUplink = field(default_factory=digital)
-    work: Workplace = field(default_factory=fleet.workplace)
-    tamper: Mapping[int, Tamper] | None = None
-    devices: Iterable[int] | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        grid = fleet.local_grid(self.work) if self.tamper is None else fleet.message_grid(self.work, self.tamper)
-        records: list[dict[str, Any]] = []
-        self.air = AirGrid(grid, self.uplink, seed=self.seed, on_exchange=records.append)
-        self.start = fleet.initial(self.work)
-        nodes = self.air.get_node_ids()
-        asked = nodes if self.devices is None else [nodes[device] for device in self.devices]
-        self.replies = list(self.air.send_and_receive(fleet.train_messages(self.start, asked)))
-        (self.record,) = records
-        json.dumps(self.record, allow_nan=False)
 
     @property
     def updates(self) -> dict[int, NDArray[np.float64]]:

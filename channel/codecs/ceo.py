@@ -12,7 +12,7 @@ from torch import Tensor
 from channel.codecs.codec import Codec
 from channel.codecs.dithered import DitheredQuantizer
 from channel.codecs.nested import NestedDitheredQuantizer
-from channel.codecs.packet import Packet, PacketError, read_header
+from channel.codecs.packet import Packet, PacketError, payload_of, read_header
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,14 @@ def codecs_of_groups(
     plain = DitheredQuantizer(levels, bucket)
     nested = NestedDitheredQuantizer(levels, ratio, alpha, bucket)
     ordered = sorted(set(devices))
-    first = math.ceil(len(ordered) / 2)
-    return {device: plain if place < first else nested for place, device in enumerate(ordered)}
+    last = last_of_first_group(ordered)
+    return {device: plain if device <= last else nested for device in ordered}
+
+
+def last_of_first_group(devices: Iterable[int]) -> int:
+    """The last of the first half of the devices by number, an odd one in the first; -1 if there are none."""
+    ordered = sorted(set(devices))
+    return ordered[math.ceil(len(ordered) / 2) - 1] if ordered else -1
 
 
 def decode_in_order(
@@ -109,6 +115,6 @@ def decode_in_order(
 
 
 def _check_size(packet: Packet | bytes, size: int) -> None:
-    sent = read_header(packet.payload if isinstance(packet, Packet) else packet).size
+    sent = read_header(payload_of(packet)).size
     if sent != size:
         raise PacketError(f"a packet of {sent} entries; the update has {size}")

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from channel.codecs.packet import (
     DTYPES,
-    OVERHEAD_BITS,
     Field,
     Header,
     Packet,
     PacketError,
     Packing,
     Values,
+    fixed_bits,
+    payload_of,
     read_header,
     read_packet,
     write_packet,
@@ -130,16 +131,20 @@ class Codec(ABC):
         PacketError
             If the packet is cut, damaged, or was made by another codec.
         """
-        payload = packet.payload if isinstance(packet, Packet) else packet
+        header, values = self._read(packet)
+        return in_units(self.restore(values, header.size, seed), header)
+
+    def _read(self, packet: Packet | bytes) -> tuple[Header, Restored]:
+        """What a packet says."""
+        payload = payload_of(packet)
         header = read_header(payload)
         if header.size == 0:
             raise PacketError("a packet of no entries")
-        values = read_packet(payload, header, self.fields(header.size))
-        return in_units(self.restore(values, header.size, seed), header)
+        return header, read_packet(payload, header, self.fields(header.size))
 
     def bits(self, size: int) -> int:
         """Bits of a packet of an update of `size` entries at the fixed rate."""
-        return OVERHEAD_BITS + 8 * sum(math.ceil(field.bits / 8) for field in self.fields(size))
+        return fixed_bits(self.fields(size))
 
 
 def in_units(restored: Tensor, header: Header) -> Tensor:

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 from torch import Tensor
 
 from channel.codecs.codec import Codec, Restored
 from channel.codecs.hadamard import Block, RandomizedHadamard, blocks, check_power_of_two, joined
+from channel.codecs.lloyd_max import lloyd_max
 from channel.codecs.packet import Field, Values
 
 
@@ -83,7 +83,7 @@ class EDEN(Codec):
         self.bucket = bucket
         self.unbiased = unbiased
         self.rotations = rotations
-        self._levels = lloyd_max(max(1, round(bits)))
+        self._levels = lloyd_max(2 ** max(1, round(bits)))
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class EDEN(Codec):
         return passed.int()
 
     def _of(self, symbols: Tensor) -> Tensor:
-        return torch.from_numpy(self._levels).float().index_select(0, symbols.reshape(-1)).view(symbols.shape)
+        return torch.tensor(self._levels).float().index_select(0, symbols.reshape(-1)).view(symbols.shape)
 
     def _scales(self, rows: Tensor, v: Tensor, c: Tensor) -> Tensor:
         """S of each bucket in float32; 0 for zeros."""
@@ -172,25 +172,8 @@ class EDEN(Codec):
 
 
 @lru_cache(maxsize=8)
-def lloyd_max(bits: int) -> NDArray[np.float64]:
-    r"""The :math:`2^b` levels with the least mean squared error for N(0, 1), in order.
-
-    Each is the mean of the numbers that are nearer to it than to the others (J. Max, 1960).
-    """
-    levels: NDArray[np.float64] = ndtri((np.arange(2**bits) + 0.5) / 2**bits)
-    for _ in range(10_000):
-        edges = np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]])
-        density = np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi)
-        means = (density[:-1] - density[1:]) / np.diff(ndtr(edges))
-        if np.abs(means - levels).max() < 1e-12:
-            break
-        levels = means
-    return levels
-
-
-@lru_cache(maxsize=8)
 def lloyd_max_distortion(bits: int) -> float:
-    """D, its mean squared error: 1 less the mean square of what it rounds to."""
-    levels = lloyd_max(bits)
+    r"""D of the :math:`2^b` levels for N(0, 1): 1 less the mean square of what they round to."""
+    levels = lloyd_max(2**bits)
     edges = np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]])
     return float(1 - (levels**2 * np.diff(ndtr(edges))).sum())

@@ -14,13 +14,14 @@ from torch import Tensor
 from channel.codecs.codec import LARGEST_SIZE, Restored, in_units
 from channel.codecs.packet import (
     DTYPES,
-    OVERHEAD_BITS,
     Field,
     Header,
     Packet,
     PacketError,
     Packing,
     Values,
+    fixed_bits,
+    payload_of,
     read_header,
     read_packet,
     write_packet,
@@ -128,7 +129,7 @@ class FactorCodec(ABC):
         PacketError
             If the packet is cut, damaged, or was made by another codec.
         """
-        payload = packet.payload if isinstance(packet, Packet) else packet
+        payload = payload_of(packet)
         header = read_header(payload)
         shape = _read_shape(payload, header)
         values = read_packet(payload, header, (_SHAPE, *self.fields(*shape)))
@@ -137,8 +138,7 @@ class FactorCodec(ABC):
 
     def bits(self, batch: int, inputs: int, outputs: int) -> int:
         """Bits of a packet at the fixed rate; the gradient itself has 32 n_in n_out."""
-        fields = (_SHAPE, *self.fields(batch, inputs, outputs))
-        return OVERHEAD_BITS + 8 * sum(math.ceil(field.bits / 8) for field in fields)
+        return fixed_bits((_SHAPE, *self.fields(batch, inputs, outputs)))
 
 
 def _scaled(factor: Tensor) -> tuple[Tensor, int]:

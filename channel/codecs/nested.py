@@ -14,7 +14,7 @@ from channel.codecs.buckets import check_bucket, in_buckets, number_of_buckets, 
 from channel.codecs.codec import Codec, Restored, as_symbols, in_units
 from channel.codecs.dithered import dither
 from channel.codecs.nested_error import error_with_wraps, error_without_wraps, where_positive, wrap_chance
-from channel.codecs.packet import Field, Header, Packet, PacketError, Values, read_header, read_packet
+from channel.codecs.packet import Field, Header, Packet, PacketError, Values
 from channel.codecs.packing import LARGEST_ALPHABET
 
 
@@ -199,11 +199,7 @@ class NestedDitheredQuantizer(Codec):
         return _relative(error_with_wraps(z, steps, self.alpha, self.ratio), update)
 
     def _read(self, packet: Packet | bytes) -> tuple[Header, Restored]:
-        payload = packet.payload if isinstance(packet, Packet) else packet
-        header = read_header(payload)
-        if header.size == 0:
-            raise PacketError("a packet of no entries")
-        values: Restored = read_packet(payload, header, self.fields(header.size))
+        header, values = super()._read(packet)
         if not ((values["steps"] >= 0) & (values["steps"] <= 1)).all():
             raise PacketError("a step is negative or above 1: made by another codec")
         return header, values

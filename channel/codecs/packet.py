@@ -91,6 +91,16 @@ class Packet:
         return read_header(self.payload).size
 
 
+def payload_of(packet: Packet | bytes) -> bytes:
+    """The bytes that are sent."""
+    return packet.payload if isinstance(packet, Packet) else packet
+
+
+def fixed_bits(fields: Sequence[Field]) -> int:
+    """Bits of a packet of these fields at the fixed rate."""
+    return OVERHEAD_BITS + 8 * sum(math.ceil(field.bits / 8) for field in fields)
+
+
 @dataclass(frozen=True)
 class Header:
     """What a packet says of itself: of `size` entries of `dtype`, in units of 2 to the power of `exponent`."""

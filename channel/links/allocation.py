@@ -68,31 +68,6 @@ class Allocator:
         return f"{type(self).__name__}(solver={self.solver!r}, constraints={self.constraints!r})"
 
 
-def user_constraints(makers: Iterable[Constraint], *variables: Any) -> list[Any]:
-    """The constraints that the user's callables make of these variables.
-
-    Raises
-    ------
-    ValueError
-        One that is not a cvxpy constraint, or not convex in cvxpy's rules.
-    """
-    found: list[Any] = []
-    for make in makers:
-        made = make(*variables)
-        for constraint in made if isinstance(made, list | tuple) else [made]:
-            if not hasattr(constraint, "is_dcp"):
-                raise ValueError(
-                    f"the constraint {make} returned {constraint!r}; accepted: a cvxpy constraint or a list of them"
-                )
-            if not constraint.is_dcp():
-                raise ValueError(
-                    f"the constraint {constraint} is not convex in cvxpy's rules (DCP); bound convex expressions from "
-                    "above and concave ones from below"
-                )
-            found.append(constraint)
-    return found
-
-
 def solve_or_raise(problem: Any) -> None:
     """Solve a cvxpy problem with Clarabel.
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
-from channel.links.allocation import AllocationError, Allocator, Constraint, cvxpy, solve_or_raise, user_constraints
+from channel.links.allocation import AllocationError, Allocator, Constraint, cvxpy, solve_or_raise
+from channel.power.user_constraints import user_constraints
 
 Real = NDArray[np.float64]
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from channel.links.allocation import AllocationError, Allocator, Constraint, cvxpy, user_constraints
+from channel.links.allocation import AllocationError, Allocator, Constraint, cvxpy
+from channel.power.user_constraints import user_constraints
 
 Real = NDArray[np.float64]
 MAXIMUM_PROGRAMS = 50

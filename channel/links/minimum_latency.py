@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import lambertw
 
-from channel.links.allocation import AllocationError, Allocator, Constraint, cvxpy, solve_or_raise, user_constraints
+from channel.links.allocation import AllocationError, Allocator, Constraint, cvxpy, solve_or_raise
 from channel.links.budget import LinkBudget, Real
+from channel.power.user_constraints import user_constraints
 
 NEAR = 30.0  # times the share without constraints: where an optimum with constraints is looked for first
 

@@ -11,6 +11,7 @@ import numpy as np
 from channel.power.closed_form import optimal_receive_scale
 from channel.power.power_control import AllocationProblem, PowerControlError, Real
 from channel.power.quadratic_program import solve_checked
+from channel.power.user_constraints import user_constraints
 
 Constraint = Callable[[Any, Any], Any]
 """``(amplitudes, receive_scale) -> cvxpy constraint or list of them``."""
@@ -95,7 +96,7 @@ class ConstrainedProgram:
         self._distance = cp.norm(cp.hstack([gap, self._noise]))
         amplitudes = cp.multiply(self._peaks, self._fractions)
         scale = ReceiveScale(self._inverse_unit * self._inverse)
-        extra = [c for make in constraints for c in _convex(make(amplitudes, scale), make)]
+        extra = user_constraints(constraints, amplitudes, scale)
         limits = [self._fractions <= 1, self._inverse <= LARGEST_INVERSE, *extra]
         objective = cp.Minimize(self._distance - self._root_error * self._inverse)
         self._problem = cp.Problem(objective, limits)
@@ -161,18 +162,3 @@ def _next_root_error(low: float, high: float, silence: float, unbounded: bool) -
     if low < silence * (1 - 1e-6):
         return 0.5 * (low + silence)  # so far only hearing nobody is known to be possible
     return min(high, 2.0 * low)  # worse than silence: only where the constraints force a large scale
-
-
-def _convex(made: Any, source: Constraint) -> list[Any]:
-    constraints = list(made) if isinstance(made, list | tuple) else [made]
-    for constraint in constraints:
-        if not hasattr(constraint, "is_dcp"):
-            raise ValueError(
-                f"the constraint {source} returned {constraint!r}; accepted: a cvxpy constraint or a list of them"
-            )
-        if not constraint.is_dcp():
-            raise ValueError(
-                f"the constraint {constraint} is not convex in cvxpy's rules (DCP); bound convex expressions "
-                "from above and concave ones from below, for example cp.sum_squares(amplitudes) <= limit"
-            )
-    return constraints

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from channel.channel import Channel
 from channel.codecs import Codec, ErrorFeedback, NestedDitheredQuantizer
+from channel.codecs.ceo import last_of_first_group
 from channel.codecs.packet import Packing
 from channel.ledger import Cost
 from channel.links import OFDMA, Access, Link, LinkBudget, Retransmission, ShannonLink, Transmission
@@ -119,7 +120,7 @@ class DigitalUplink(Uplink):
             key(seed, "packets", exchange),
             self.packing,
             self.error_feedback,
-            PacketOrder.last_of_first_group(devices),
+            last_of_first_group(devices),
         )
 
     def grant(self, size: int) -> Grant | None:

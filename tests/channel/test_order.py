@@ -9,6 +9,7 @@ import torch
 from flwr.app import ConfigRecord
 
 from channel import CODECS, PacketOrder, RandomLinearCode, RandomMask, TransmitOrder, Uncoded
+from channel.codecs.ceo import last_of_first_group
 from channel.codes import Code
 
 
@@ -53,6 +54,6 @@ def test_a_device_builds_the_servers_codec_from_the_order_of_packets(name: str, 
 
 
 def test_the_first_half_of_the_devices_by_number_is_the_first_group() -> None:
-    assert PacketOrder.last_of_first_group([7, 1, 4, 2]) == 2
-    assert PacketOrder.last_of_first_group([9]) == 9, "one alone sends what can be decoded alone"
-    assert PacketOrder.last_of_first_group([]) == -1
+    assert last_of_first_group([7, 1, 4, 2]) == 2
+    assert last_of_first_group([9]) == 9, "one alone sends what can be decoded alone"
+    assert last_of_first_group([]) == -1

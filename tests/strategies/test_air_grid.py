@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +35,7 @@ from strategies import AirGrid, OverTheAir
 from strategies.air_messages import weighted_metrics
 from tests import fleet
 from tests.fleet import Tamper
+from tests.one_exchange import OneExchange
 
 RAYLEIGH = Channel(Rayleigh(), noise_power=0.01)
 
@@ -53,26 +52,8 @@ LOUD = UPLINKS["uncoded"]
 on_both_paths = pytest.mark.parametrize("tamper", [None, {}], ids=["in place", "by message"])
 
 
-@dataclass
-class Exchange:
-    """One exchange from the initial model, and everything that can be seen of it."""
-
-    work: Workplace = field(default_factory=fleet.workplace)
-    uplink: Uplink = field(default_factory=IdealUplink)
-    tamper: Mapping[int, Tamper] | None = None
-    devices: Iterable[int] | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        grid = fleet.local_grid(self.work) if self.tamper is None else fleet.message_grid(self.work, self.tamper)
-        records: list[dict[str, Any]] = []
-        self.air = AirGrid(grid, self.uplink, seed=self.seed, on_exchange=records.append)
-        self.start = fleet.initial(self.work)
-        nodes = self.air.get_node_ids()
-        asked = nodes if self.devices is None else [nodes[device] for device in self.devices]
-        self.replies = list(self.air.send_and_receive(fleet.train_messages(self.start, asked)))
-        (self.record,) = records
-        json.dumps(self.record, allow_nan=False)
+class Exchange(OneExchange):
+    """Of which the server hears a mean."""
 
     @property
     def arrays(self) -> ArrayRecord:

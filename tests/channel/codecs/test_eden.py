@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from channel.codecs.eden import EDEN, lloyd_max, lloyd_max_distortion
+from channel.codecs.eden import EDEN, lloyd_max_distortion
+from channel.codecs.lloyd_max import lloyd_max
 from tests.channel.codecs.trials import UPDATES, gaussian, heavy_tailed, nmse, squared_bias, trials
 
 torch.set_num_threads(1)
@@ -28,7 +29,7 @@ TABLE = [
 @pytest.mark.parametrize(("bits", "distortion"), [(1, 0.36338), (2, 0.11748), (3, 0.03455), (4, 0.00950)])
 def test_lloyd_max_distortion(bits: int, distortion: float) -> None:
     assert lloyd_max_distortion(bits) == pytest.approx(distortion, abs=6e-6)
-    levels = lloyd_max(bits)
+    levels = lloyd_max(2**bits)
     assert levels == pytest.approx(-levels[::-1])  # symmetric
 
 
