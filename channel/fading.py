@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from channel.propagation import SPEED_OF_LIGHT
-from channel.randomness import generator
+from channel.randomness import generator, key
 
 Complex = NDArray[np.complex128]
+Real = NDArray[np.float64]
 
 
 class Fading(ABC):
@@ -38,6 +40,49 @@ class Fading(ABC):
         -------
         ndarray of complex128, shape (N,)
         """
+
+    def response(self, round: int, devices: int, subbands: int, antennas: int, seed: int) -> Complex:
+        """Coefficients of every device in every subband at every receive antenna.
+
+        Subbands and antennas are far enough apart to fade independently here. Sources that know how they go together
+        (a cell of :mod:`channel.three_gpp`, a recorded trace) say so themselves.
+
+        Parameters
+        ----------
+        round, devices, seed
+            See :meth:`coefficients`.
+        subbands : int
+            S >= 1 parts of the band, flat each.
+        antennas : int
+            M >= 1 of the receiver.
+
+        Returns
+        -------
+        ndarray of complex128, shape (S, N, M)
+        """
+        drawn = self.coefficients(round, subbands * devices * antennas, seed)
+        return drawn.reshape(subbands, devices, antennas)
+
+    def sample(self, count: int, devices: int, subbands: int, antennas: int, seed: int) -> Iterator[Complex]:
+        """Responses (S, N, M) that the run might have had, for a look at their statistics beforehand."""
+        for draw in range(count):
+            yield self.response(draw, devices, subbands, antennas, key(seed, "statistics"))
+
+    def reachable(self, round: int, devices: int, seed: int) -> NDArray[np.bool_]:
+        """Devices that there is a channel to at all, shape (N,)."""
+        return np.ones(devices, dtype=np.bool_)
+
+    def mean_power(self, round: int, devices: int, seed: int) -> Real:
+        """E|g|^2 of each device over small-scale fading, shape (N,); sources with path loss of their own say theirs."""
+        return np.ones(devices)
+
+    def positions(self, round: int, devices: int, seed: int) -> Real | None:
+        """Places in the plane, the receiver at 0, shape (N, 2), m; None from sources that place no devices."""
+        return None
+
+    def line_of_sight(self, round: int, devices: int, seed: int) -> NDArray[np.bool_] | None:
+        """Who sees the receiver, shape (N,); None from sources that do not say."""
+        return None
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))

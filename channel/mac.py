@@ -54,10 +54,11 @@ def effective_real(
     return receive(torch.from_numpy(strength).to(symbols) @ symbols, state.noise_power, generator)
 
 
-def receive(sum_signal: Tensor, noise_power: float, generator: np.random.Generator) -> Tensor:
+def receive(sum_signal: Tensor, noise_power: float | Tensor, generator: np.random.Generator) -> Tensor:
     """Add the receiver's noise to a sum formed before, ``sum_signal + N(0, noise_power)``, shape (m,).
 
-    Drawn in the signal's dtype by a NumPy generator, so that the noise is the same on every device.
+    One power for all, or one a use. Drawn in the signal's dtype by a NumPy generator, so that the noise is the same
+    on every device.
 
     Raises
     ------
@@ -94,11 +95,12 @@ def _amplitudes(
     return values
 
 
-def _normal(count: int, variance: float, like: Tensor, generator: np.random.Generator) -> Tensor:
-    if not 0.0 <= variance < math.inf:
+def _normal(count: int, variance: float | Tensor, like: Tensor, generator: np.random.Generator) -> Tensor:
+    powers = torch.as_tensor(variance, dtype=torch.float64)
+    if not bool(((powers >= 0) & powers.isfinite()).all()):
         raise ValueError(f"noise_power is {variance!r}; accepted: a finite number >= 0")
     if like.dtype == torch.float32:
         drawn = torch.from_numpy(generator.standard_normal(count, dtype=np.float32))
     else:
         drawn = torch.from_numpy(generator.standard_normal(count))
-    return drawn.to(like.device, like.dtype) * math.sqrt(variance)
+    return drawn.to(like.device, like.dtype) * powers.sqrt().to(like.device, like.dtype)

@@ -62,6 +62,16 @@ class Workplace:
         """What all devices minimise together, for whoever has all their data at hand."""
         return MeanObjective([self.objective(device) for device in range(len(self.data.parts))])
 
+    def steps_of(self, config: Mapping[str, Any]) -> Training:
+        """The steps of a round, as the server's configuration of it has them."""
+        training, warm_up = self.training, self.training.warm_up
+        if warm_up:
+            rise = min(1.0, int(config.get("server-round", warm_up)) / warm_up)
+            training = replace(training, learning_rate=rise * training.learning_rate)
+        if "proximal-mu" in config:
+            training = replace(training, proximal_mu=float(config["proximal-mu"]))
+        return training
+
     def train(
         self,
         received: Tensor,
@@ -91,9 +101,7 @@ class Workplace:
         loss : float
             Mean training loss.
         """
-        training = self.training
-        if "proximal-mu" in config:
-            training = replace(training, proximal_mu=float(config["proximal-mu"]))
+        training = self.steps_of(config)
         split = self.data.device(device)
         state, loss = self.trainer.train(
             received,
@@ -130,7 +138,7 @@ def client_app(workplace: Callable[[Context, Mapping[str, Any]], Workplace]) -> 
         metrics = MetricRecord({"num-examples": examples, "train_loss": loss})
         reply = _reply(message, metrics, ArrayRecord({name: Array(a) for name, a in trained.items()}))
         if asked:
-            reply.content[FACTORS_KEY] = factors_record(factors, work.training.learning_rate)
+            reply.content[FACTORS_KEY] = factors_record(factors, work.steps_of(config).learning_rate)
         return reply
 
     @app.evaluate()

@@ -45,6 +45,8 @@ class Training:
         Mini-batch size; the last batch of an epoch may be smaller.
     momentum : float, default 0
         Momentum of the device's own steps, forgotten between rounds.
+    warm_up : int, default 0
+        Rounds over which the step size rises to its value: in round t of the first it is t / warm_up of it.
     l2 : float, default 0
         Weight of the L2 term of the objective.
     proximal_mu : float, default 0
@@ -58,6 +60,7 @@ class Training:
     local_batches: int | None = None
     batch_size: int = 32
     momentum: float = 0.0
+    warm_up: int = 0
     l2: float = 0.0
     proximal_mu: float = 0.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,11 +14,10 @@ import torch
 from channel.channel import Channel
 from channel.codecs import CODECS, FACTOR_CODECS
 from channel.codes import CODES, Code
-from channel.fading import AWGN, Fading, GaussMarkov, Rayleigh, Rician
+from channel.impairments import ADC, Amplifier
 from channel.links import ACCESSES, LINKS, Retransmission
-from channel.power import POWER_CONTROLS, PowerControl
-from channel.propagation import FreeSpace, LogDistance, thermal_noise_power, uniform_disc, watts_from_dbm
-from channel.uplinks import Adaptation, AnalogUplink, DigitalUplink, IdealUplink, Uplink
+from channel.power import COMBININGS, POWER_CONTROLS, Combining, Pilot, Planner, PowerControl, PowerLaw, RoundPlan
+from channel.uplinks import Adaptation, AnalogUplink, DigitalUplink, IdealUplink, NonCoherentUplink, Uplink
 from clients.app import Workplace
 from clients.data import FederatedData, load
 from clients.factors import check_gradients
@@ -25,9 +25,11 @@ from clients.losses import LOSSES
 from clients.models import MODELS
 from clients.models import build as build_named_model
 from clients.training import Trainer, Training, compute_device
+from fedmac.build_channel import build_channel, power_limit
 from fedmac.scenario import Scenario
+from fedmac.scenario_air import PowerControlSection
 from fedmac.scenario_errors import ScenarioError, below
-from fedmac.scenario_sections import ChannelSection, Data, PowerControlSection, UplinkSection
+from fedmac.scenario_sections import Data, UplinkSection
 from strategies.names import STRATEGIES, strategy_parameters
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def _rehearse_one(scenario: Scenario, data: FederatedData, where: str) -> None:
     with _refusing("strategy", where):
         build_strategy(scenario)
     with _refusing("codec" if scenario.uplink.kind == "digital" else "uplink", where):
-        uplink = build_uplink(scenario, scenario.seed)
+        uplink = build_uplink(scenario, scenario.seed, trainer.size)
         if isinstance(uplink, AnalogUplink):
             uplink.code.uses(trainer.size)
         if isinstance(uplink, DigitalUplink):
@@ -181,6 +183,7 @@ def build_workplace(scenario: Scenario, seed: int) -> Workplace:
         local_epochs=t.local_epochs or 1,
         local_batches=t.local_batches,
         batch_size=t.batch_size or 32,
+        warm_up=t.warm_up,
         momentum=t.momentum,
         l2=t.l2,
     )
@@ -211,11 +214,14 @@ def senders(scenario: Scenario) -> int:
     return max(1, int(scenario.data.devices * fraction))
 
 
-def build_uplink(scenario: Scenario, seed: int) -> Uplink:
-    """The scenario's uplink with its code, power control and channel."""
+def build_uplink(scenario: Scenario, seed: int, size: int | None = None) -> Uplink:
+    """The scenario's uplink with its code, power control and channel, for updates of `size` entries.
+
+    Without a size there is no plan: every round is granted the same.
+    """
     section, control = scenario.uplink, scenario.power_control
-    channel = build_channel(scenario.channel, scenario.data.devices, seed)
-    power = _power_limit(scenario, channel)
+    power = power_limit(scenario)
+    channel = build_channel(scenario, seed)
     if section.kind == "ideal":
         return IdealUplink(
             ratio=section.ratio or 1.0,
@@ -226,6 +232,11 @@ def build_uplink(scenario: Scenario, seed: int) -> Uplink:
         )
     if section.kind == "digital":
         return build_digital_uplink(scenario, channel, power)
+    if section.kind == "non-coherent":
+        return NonCoherentUplink(
+            channel, power, control.energy_per_round, section.chips or 1, section.chip_fading or "exchange"
+        )
+    wrong = scenario.impairments
     return AnalogUplink(
         build_code(section),
         build_power_control(control),
@@ -234,7 +245,32 @@ def build_uplink(scenario: Scenario, seed: int) -> Uplink:
         energy_per_round=control.energy_per_round,
         erasure=section.erasure,
         trace=section.trace,
+        combining=build_combining(control),
+        amplifier=None if wrong.clip_db is None else Amplifier(wrong.clip_db, wrong.subcarriers),
+        adc=None if wrong.adc_bits is None else ADC(wrong.adc_bits),
+        plan=None if size is None else build_plan(scenario, channel, power, size),
     )
+
+
+def build_plan(scenario: Scenario, channel: Channel, power: float | None, size: int) -> Planner | None:
+    """How the budget of all rounds is spread over them, for updates of `size` entries; None where it is not.
+
+    The budget is what as many equal rounds would take: the code's channel uses, and a device at its limit.
+    """
+    section, rounds = scenario.plan, scenario.rounds
+    if section.name == "constant" or rounds == 0:
+        return None
+    uses = build_code(scenario.uplink).uses(size)
+    energy = scenario.power_control.energy_per_round
+    if energy is None:
+        energy = float(channel.energy(np.sqrt([1.0 if power is None else power]), uses)[0])
+    limits = section.model_dump(include={"min_uses", "max_uses", "peak_energy"}, exclude_none=True)
+    unit = 1.0 / (2.0 * channel.bandwidth) if channel.physical else 1.0
+    noise = max(channel.mean_noise, sys.float_info.min) * unit
+    plan = RoundPlan(rounds, size, rounds * uses, rounds * energy, section.decay, noise, **limits)
+    if section.pilot is not None:
+        return Planner(plan, Pilot.from_json(section.pilot), section.every or 10)
+    return Planner(plan, PowerLaw(section.exponent if section.exponent is not None else 0.5), section.every or 10)
 
 
 def build_digital_uplink(scenario: Scenario, channel: Channel, power: float | None) -> DigitalUplink:
@@ -256,64 +292,26 @@ def build_digital_uplink(scenario: Scenario, channel: Channel, power: float | No
     )
 
 
-def _power_limit(scenario: Scenario, channel: Channel) -> float | None:
-    if scenario.channel.snr_db is not None:
-        return float(channel.noise_power * 10 ** (scenario.channel.snr_db / 10))
-    control = scenario.power_control
-    return watts_from_dbm(control.power_dbm) if control.power_dbm is not None else control.power
-
-
 def build_code(section: UplinkSection) -> Code:
     """The code an uplink section names."""
     if section.code == "uncoded":
         return CODES["uncoded"]()
+    if section.code == "majority-vote":
+        return CODES["majority-vote"](step=section.step, error_feedback=section.error_feedback)
     given = section.model_dump(include={"ratio", "uses", "decoder", "error_feedback", "sparsity"}, exclude_none=True)
     return CODES[section.code](**given)
 
 
+def build_combining(section: PowerControlSection) -> Combining:
+    """The rule for several antennas a section names."""
+    given = {} if section.combining_mse is None else {"mse": section.combining_mse}
+    return COMBININGS[section.combining](**given)
+
+
 def build_power_control(section: PowerControlSection) -> PowerControl:
     """The power control a section names."""
-    given = section.model_dump(include={"solver", "threshold", "receive"}, exclude_none=True)
-    return POWER_CONTROLS[section.name](**given)
-
-
-def build_channel(section: ChannelSection, devices: int, seed: int) -> Channel:
-    """The channel a section describes; device positions are drawn by `seed`."""
-    physical = section.units == "physical"
-    if section.noise_power is not None:
-        noise_power = section.noise_power
-    elif physical:
-        noise_power = thermal_noise_power(section.bandwidth_hz, section.noise_figure_db or 0.0)
-    else:
-        noise_power = 1.0
-    return Channel(
-        fading=_fading(section),
-        power_gain=_power_gain(section, devices, seed),
-        noise_power=noise_power,
-        bandwidth=section.bandwidth_hz,
-        physical=physical,
-    )
-
-
-def _fading(section: ChannelSection) -> Fading:
-    if section.fading == "rician":
-        assert section.k_factor_db is not None
-        return Rician(k_factor_db=section.k_factor_db)
-    if section.fading == "gauss-markov":
-        assert section.correlation is not None
-        return GaussMarkov(correlation=section.correlation)
-    return Rayleigh() if section.fading == "rayleigh" else AWGN()
-
-
-def _power_gain(section: ChannelSection, devices: int, seed: int) -> float | np.ndarray:
-    if section.path_loss == "none" or section.radius is None:
-        return 1.0
-    distances = uniform_disc(devices, section.radius, section.minimum_distance, seed)
-    if section.path_loss == "free-space":
-        assert section.carrier_hz is not None
-        return FreeSpace(section.carrier_hz).power_gain(distances, seed)
-    given = section.model_dump(include={"exponent", "reference_loss_db", "shadowing_db"}, exclude_none=True)
-    return LogDistance(**given).power_gain(distances, seed)
+    own = {"total_power", "solver", "threshold", "receive", "mse", "infeasible", "peak_to_average"}
+    return POWER_CONTROLS[section.name](**section.model_dump(include=own, exclude_none=True))
 
 
 def _dtype(scenario: Scenario) -> torch.dtype:

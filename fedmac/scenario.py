@@ -11,24 +11,22 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from fedmac.scenario_air import ChannelSection, ImpairmentsSection, PlanSection, PowerControlSection, check_air
 from fedmac.scenario_errors import ScenarioError, explain, missing, refusal, shown
 from fedmac.scenario_factors import FACTOR_CODEC_NAMES, check_factors
 from fedmac.scenario_merge import NOT_IN_VARIANTS, STEP_KEYS, hold_in_variant, merge, nest
 from fedmac.scenario_sections import (
-    ChannelSection,
     CodecSection,
-    Count,
     Data,
     EngineSection,
     Evaluation,
     LinkSection,
     Model,
-    PowerControlSection,
-    Section,
     StrategySection,
     TrainingSection,
     UplinkSection,
 )
+from fedmac.scenario_table import Count, Section
 from strategies.names import SEPARATELY_CODED, STRATEGIES
 
 FOLDER_NAME = "a text without slashes or leading dot"
@@ -60,7 +58,9 @@ class Scenario(Section):
     codec: CodecSection = CodecSection()
     link: LinkSection = LinkSection()
     power_control: PowerControlSection = PowerControlSection()
+    plan: PlanSection = PlanSection()
     channel: ChannelSection = ChannelSection()
+    impairments: ImpairmentsSection = ImpairmentsSection()
     engine: EngineSection = EngineSection()
     evaluation: Evaluation = Evaluation()
     variants: list[dict[str, Any]] = Field(default_factory=list, description="each overrides any of the above")
@@ -83,11 +83,8 @@ class Scenario(Section):
             raise refusal("strategy.name", self.strategy.name, reason, f'{accepted}; or uplink.kind = "digital"')
         self._packets_fit_together()
         self._trains_as_its_strategy_does()
-        self._has_one_power_limit()
-        power_dbm = self.power_control.power_dbm
-        if power_dbm is not None and self.channel.units != "physical":
-            accepted = 'power or energy_per_round, or channel.units = "physical"'
-            raise refusal("power_control.power_dbm", power_dbm, "needs physical units", accepted)
+        check_air(self.channel, self.power_control)
+        self._plans_what_it_can()
         return self
 
     @property
@@ -106,11 +103,24 @@ class Scenario(Section):
         control = self.power_control
         if control.energy_per_round is not None:
             reason = "a packet's air time follows from its bits, and its energy from that"
-            accepted = "power_control.power, power_control.power_dbm or channel.snr_db"
+            accepted = "power_control.power, channel.tx_power_dbm or channel.snr_db"
             raise refusal("power_control.energy_per_round", control.energy_per_round, reason, accepted)
         if self.link.packets == "fit" and self.channel.noise_power == 0:
             reason = "channel.noise_power is 0, and any packet fits without noise"
             raise refusal("link.packets", "fit", reason, '"as-coded", "least-error", or a noise_power > 0')
+
+    def _plans_what_it_can(self) -> None:
+        if self.plan.name == "constant":
+            return
+        given = self.plan.name
+        codes = ("random-linear", "random-mask", "sparse-amp")
+        if self.uplink.kind != "over-the-air" or self.uplink.code not in codes:
+            reason = "spreads the channel uses of a code with a ratio or uses"
+            accepted = '"constant", or uplink.code = ' + ", ".join(f'"{code}"' for code in codes)
+            raise refusal("plan.name", given, reason, accepted)
+        if STRATEGIES[self.strategy.name].second_order:
+            reason = f'strategy.name = "{self.strategy.name}" makes several exchanges a round'
+            raise refusal("plan.name", given, reason, '"constant"')
 
     def _trains_as_its_strategy_does(self) -> None:
         name = self.strategy.name
@@ -137,14 +147,6 @@ class Scenario(Section):
         if self.uplink.code != "uncoded" and mode != "as-published" and not chosen.get("coded_exchanges"):
             accepted = '"uncoded"' + (", or strategy.coded_exchanges = true" if name == "dingo" else "")
             raise refusal("uplink.code", self.uplink.code, SEPARATELY_CODED, accepted)
-
-    def _has_one_power_limit(self) -> None:
-        if self.channel.snr_db is None:
-            return
-        for key in ("power", "power_dbm", "energy_per_round"):
-            if (value := getattr(self.power_control, key)) is not None:
-                reason = f"channel.snr_db = {self.channel.snr_db} sets the power limit already"
-                raise refusal(f"power_control.{key}", value, reason, "one of the two")
 
     @classmethod
     def load(

@@ -16,15 +16,20 @@ SELECTORS: dict[str, dict[str, frozenset[str]]] = {
     "data": {"partition": frozenset({"alpha", "shards", "column"})},
     "training": {"full_batch": frozenset({"local_steps", "local_epochs", "local_batches", "batch_size"})},
     "uplink": {
-        "code": frozenset({"decoder", "error_feedback", "sparsity"}),
-        "kind": frozenset(),
+        "code": frozenset({"decoder", "error_feedback", "sparsity", "step"}),
+        "kind": frozenset({"chips", "chip_fading"}),
     },
     "link": {"access": frozenset({"shares", "power"}), "packets": frozenset({"mean_bits"}), "name": frozenset()},
-    "power_control": {"name": frozenset({"solver", "threshold", "receive"})},
+    "plan": {"name": frozenset({"decay", "every", "exponent", "pilot", "peak_energy", "min_uses", "max_uses"})},
+    "power_control": {
+        "name": frozenset({"total_power", "solver", "threshold", "receive", "mse", "infeasible", "peak_to_average"}),
+        "combining": frozenset({"combining_mse"}),
+    },
     "channel": {
-        "units": frozenset({"noise_power", "noise_figure_db", "snr_db"}),
-        "fading": frozenset({"k_factor_db", "correlation"}),
-        "path_loss": frozenset({"exponent", "reference_loss_db", "carrier_hz", "shadowing_db"}),
+        "kind": frozenset({"units", "fading", "path_loss", "trace", "hall_m"}),
+        "units": frozenset({"noise_power", "noise_figure_db", "snr_db", "tx_power_dbm"}),
+        "fading": frozenset({"k_factor_db", "correlation", "profile", "delay_spread_ns"}),
+        "path_loss": frozenset({"exponent", "reference_loss_db", "shadowing_db"}),
     },
 }
 """Keys that choose what others mean, with the others: these are let go when the choice changes."""
@@ -56,29 +61,39 @@ OPEN_SELECTORS: dict[str, tuple[str, frozenset[str]]] = {
 }
 """Tables whose further keys are parameters of what one key names, with the keys that stay when it changes."""
 
-ENDING_CHOICES: dict[tuple[str, str], tuple[str, frozenset[str]]] = {
-    ("uplink", "code"): ("uncoded", frozenset({"ratio", "uses"})),
-    ("uplink", "kind"): (
-        "digital",
-        frozenset({"code", "ratio", "uses", "decoder", "error_feedback", "sparsity", "erasure", "trace"}),
-    ),
-    ("channel", "path_loss"): ("none", frozenset({"radius"})),
-    ("link", "packets"): ("as-coded", frozenset({"fill"})),
-    ("link", "name"): ("fixed-rate", frozenset({"outer_loop"})),
+OF_CODES = frozenset({"code", "ratio", "uses", "decoder", "error_feedback", "sparsity", "step", "erasure", "trace"})
+"""Keys of the uplink table about analog codes."""
+
+CELL_KEYS = frozenset(
+    {
+        "carrier_ghz", "cell_radius_m", "minimum_distance_m", "indoor", "speed_kmh", "interval_s", "noise_figure_db",
+        "tx_power_dbm",
+    }
+)  # fmt: skip
+"""Keys of the channel table that a cell has, and a textbook channel mostly has not."""
+
+ENDING_CHOICES: dict[tuple[str, str], tuple[tuple[str, ...], frozenset[str]]] = {
+    ("uplink", "code"): (("uncoded", "majority-vote"), frozenset({"ratio", "uses"})),
+    ("uplink", "kind"): (("digital", "non-coherent"), OF_CODES),
+    ("channel", "kind"): (("textbook",), CELL_KEYS),
+    ("channel", "path_loss"): (("none",), frozenset({"cell_radius_m", "minimum_distance_m"})),
+    ("link", "packets"): (("as-coded",), frozenset({"fill"})),
+    ("link", "name"): (("fixed-rate",), frozenset({"outer_loop"})),
 }
 """Choices that leave no meaning even to keys which all the other choices share."""
 
 RIVALS: dict[str, frozenset[str]] = {
-    "power_control": frozenset({"power", "power_dbm", "energy_per_round"}),
+    "channel": frozenset({"snr_db", "tx_power_dbm"}),
+    "power_control": frozenset({"power", "energy_per_round"}),
     "training": frozenset({"local_epochs", "local_batches"}),
     "uplink": frozenset({"ratio", "uses"}),
 }
 """Keys of which a table takes one: setting one of them lets go of the others."""
 
-POWER_LIMITS = {"channel": frozenset({"snr_db"}), "power_control": RIVALS["power_control"]}
+POWER_LIMITS = {"channel": RIVALS["channel"], "power_control": RIVALS["power_control"]}
 """Keys of two tables that set the same limit: setting it in one table lets go of it in the other."""
 
-STEP_KEYS = ("learning_rate", "local_steps", "local_epochs", "local_batches", "batch_size", "momentum")
+STEP_KEYS = ("learning_rate", "warm_up", "local_steps", "local_epochs", "local_batches", "batch_size", "momentum")
 """Keys of the training table about a device's own steps, which second-order strategies do not take."""
 
 
@@ -129,8 +144,8 @@ def _dropped(table: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> set[
     for selector, owned in SELECTORS.get(table, {}).items():
         if selector in new and new[selector] != old.get(selector):
             dropped |= owned
-            ending, more = ENDING_CHOICES.get((table, selector), (None, frozenset()))
-            dropped |= more if new[selector] == ending else frozenset()
+            endings, more = ENDING_CHOICES.get((table, selector), ((), frozenset()))
+            dropped |= more if new[selector] in endings else frozenset()
     selector, kept = OPEN_SELECTORS.get(table, ("", frozenset()))
     if selector in new and new[selector] != old.get(selector):
         dropped |= old.keys() - kept

@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from fedmac.scenario_errors import accepted_by, missing, refusal
+from fedmac.scenario_errors import missing, refusal
+from fedmac.scenario_merge import OF_CODES
 from fedmac.scenario_parts import check_codec, check_link
+from fedmac.scenario_table import (
+    Count,
+    Finite,
+    Fraction,
+    NonNegative,
+    OpenSection,
+    Positive,
+    Ratio,
+    Section,
+    belongs,
+    needs,
+)
 from strategies.names import check_strategy
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Ratio = Annotated[float, Field(gt=0, le=1)]
-
-
-class Section(BaseModel):
-    """A table of a scenario: unknown keys and wrong types are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class OpenSection(BaseModel):
-    """A table whose further keys are parameters of what it names."""
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The further keys."""
-        return dict(self.model_extra or {})
 
 
 class Data(Section):
@@ -53,9 +42,9 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _partition_has_its_parameter(self) -> Data:
-        needs = {"dirichlet": "alpha", "shards": "shards", "column": "column"}
-        _belongs(self, {key: ("partition", (partition,)) for partition, key in needs.items()})
-        _needs(self, "partition", needs)
+        keys = {"dirichlet": "alpha", "shards": "shards", "column": "column"}
+        belongs(self, {key: ("partition", (partition,)) for partition, key in keys.items()})
+        needs(self, "partition", keys)
         return self
 
 
@@ -79,6 +68,9 @@ class TrainingSection(Section):
     local_batches: Count | None = Field(None, description="mini-batch steps a round, instead of local_epochs")
     batch_size: Count | None = Field(None, description="rows a mini-batch (default 32)")
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    warm_up: Annotated[int, Field(ge=0)] = Field(
+        0, description="rounds over which the learning rate rises to its value, in equal steps"
+    )
     l2: NonNegative = Field(0.0, description="weight of (l2/2) ||w||^2 in the objective")
     dtype: Literal["float32", "float64"] = "float32"
     device: str = Field("auto", description="auto, cpu or cuda")
@@ -117,8 +109,8 @@ class StrategySection(OpenSection):
 class UplinkSection(Section):
     """How updates get to the server."""
 
-    kind: Literal["ideal", "over-the-air", "digital"] = "over-the-air"
-    code: Literal["uncoded", "random-linear", "random-mask", "sparse-amp"] = "uncoded"
+    kind: Literal["ideal", "over-the-air", "non-coherent", "digital"] = "over-the-air"
+    code: Literal["uncoded", "random-linear", "random-mask", "sparse-amp", "majority-vote"] = "uncoded"
     ratio: Ratio | None = Field(None, description="channel uses per coordinate of the update")
     uses: Count | None = Field(None, description="channel uses of an exchange (instead of ratio)")
     decoder: Literal["unbiased", "lmmse", "projection", "amp"] = Field(
@@ -126,6 +118,11 @@ class UplinkSection(Section):
     )
     error_feedback: bool = Field(False, description="default with sparse-amp: true")
     sparsity: Ratio | None = Field(None, description="of sparse-amp: entries kept per channel use (default 0.5)")
+    step: Positive | None = Field(None, description="of majority-vote: by how much each entry moves in a round")
+    chips: Count | None = Field(None, description="of non-coherent: channel uses of each sign of an entry (default 1)")
+    chip_fading: Literal["exchange", "chip"] | None = Field(
+        None, description="of non-coherent: fading holds over an exchange (default), or each use has Rayleigh fading"
+    )
     erasure: Fraction = Field(0.0, description="fraction of channel uses wiped out by interference")
     trace: bool = Field(False, description="record every device's peak-to-average power and energy")
 
@@ -137,26 +134,31 @@ class UplinkSection(Section):
         return given
 
     @model_validator(mode="after")
-    def _code_has_its_length(self) -> UplinkSection:
+    def _fits_together(self) -> UplinkSection:
         if self.ratio is not None and self.uses is not None:
             raise refusal("uses", self.uses, f"ratio = {self.ratio} is given too", "one of the two")
-        if self.kind == "ideal":
-            return self
-        if self.kind == "digital":
-            for key in ("code", "ratio", "uses", "decoder", "error_feedback", "sparsity", "erasure", "trace"):
-                if (value := getattr(self, key)) != type(self).model_fields[key].default:
-                    reason = 'is of the air; kind = "digital" sends packets, see the tables codec and link'
-                    raise refusal(key, value, reason, f"{key} left out")
-            return self
-        if self.code == "uncoded":
-            self._sends_every_coordinate()
-        elif self.ratio is None and self.uses is None:
-            raise missing("ratio", f"but code = {self.code!r} needs it", "a number > 0 and <= 1, or uses instead")
-        self._code_has_its_decoder()
+        belongs(self, {"chips": ("kind", ("non-coherent",)), "chip_fading": ("kind", ("non-coherent",))})
+        others = {
+            "digital": 'is of the air; kind = "digital" sends packets, see the tables codec and link',
+            "non-coherent": 'is of codes; kind = "non-coherent" sends energies of chips',
+        }
+        if self.kind in others:
+            self._leaves_out(sorted(OF_CODES), others[self.kind])
+        elif self.kind == "over-the-air":
+            self._code_has_its_keys()
         return self
 
-    def _code_has_its_decoder(self) -> None:
-        _belongs(self, {"sparsity": ("code", ("sparse-amp",))})
+    def _code_has_its_keys(self) -> None:
+        belongs(self, {"sparsity": ("code", ("sparse-amp",)), "step": ("code", ("majority-vote",))})
+        needs(self, "code", {"majority-vote": "step"})
+        if self.code in ("uncoded", "majority-vote"):
+            every = f'has no meaning with code = "{self.code}", which sends every coordinate'
+            self._leaves_out(("ratio", "uses", "decoder"), every, "another code, or {key} left out")
+            if self.code == "uncoded":
+                self._leaves_out(("error_feedback",), every, "another code, or {key} left out")
+            return
+        if self.ratio is None and self.uses is None:
+            raise missing("ratio", f"but code = {self.code!r} needs it", "a number > 0 and <= 1, or uses instead")
         if self.code == "sparse-amp":
             if self.decoder != "amp":
                 raise refusal("decoder", self.decoder, 'code = "sparse-amp" has its own', '"amp", or decoder left out')
@@ -166,12 +168,10 @@ class UplinkSection(Section):
         elif self.error_feedback and self.decoder != "projection":
             raise refusal("decoder", self.decoder, "does not go with error_feedback = true", '"projection"')
 
-    def _sends_every_coordinate(self) -> None:
-        for key in ("ratio", "uses", "decoder", "error_feedback"):
-            value = getattr(self, key)
-            if value != type(self).model_fields[key].default:
-                reason = 'has no meaning with code = "uncoded", which sends every coordinate'
-                raise refusal(key, value, reason, f"another code, or {key} left out")
+    def _leaves_out(self, keys: Iterable[str], reason: str, accepted: str = "{key} left out") -> None:
+        for key in keys:
+            if (value := getattr(self, key)) != type(self).model_fields[key].default:
+                raise refusal(key, value, reason, accepted.format(key=key))
 
 
 class CodecSection(OpenSection):
@@ -227,93 +227,14 @@ class LinkSection(OpenSection):
         return self
 
     def _adapts(self) -> None:
-        _belongs(self, {"mean_bits": ("packets", ("least-error",))})
-        _needs(self, "packets", {"least-error": "mean_bits", "fit": "deadline_s"})
+        belongs(self, {"mean_bits": ("packets", ("least-error",))})
+        needs(self, "packets", {"least-error": "mean_bits", "fit": "deadline_s"})
         if self.fill < 1 and (self.packets == "as-coded" or self.deadline_s is None):
             reason = "leaves a part of what fits by the deadline to retransmissions"
             raise refusal("fill", self.fill, reason, 'deadline_s with packets = "fit" or "least-error"')
         if self.outer_loop and (self.name == "fixed-rate" or "mcs" in self.parameters):
             why = f"mcs = {self.parameters['mcs']} is" if "mcs" in self.parameters else f'name = "{self.name}" has'
             raise refusal("outer_loop", True, f"{why} one rate for all", "outer_loop left out")
-
-
-class PowerControlSection(Section):
-    """Transmit powers and their limit."""
-
-    name: Literal["minimum-mse", "channel-inversion", "truncated-inversion", "full-power"] = "minimum-mse"
-    power: NonNegative | None = Field(None, description="limit on a device's power (W, or normalised)")
-    power_dbm: Finite | None = Field(None, description="the same in dBm (physical units only)")
-    energy_per_round: NonNegative | None = Field(None, description="limit on a device's energy a round")
-    solver: Literal["auto", "cvxpy", "closed-form"] | None = Field(None, description="of minimum-mse")
-    threshold: NonNegative | None = Field(
-        None, description="of truncated-inversion: least |h|^2 that sends (default: best)"
-    )
-    receive: Literal["lmmse", "unbiased"] | None = Field(None, description="of full-power: receive scale")
-
-    @model_validator(mode="after")
-    def _fits_its_policy(self) -> PowerControlSection:
-        limits = [k for k in ("power", "power_dbm", "energy_per_round") if getattr(self, k) is not None]
-        if len(limits) > 1:
-            key, other = limits[1], limits[0]
-            reason = f"{other} = {getattr(self, other)} is given too"
-            raise refusal(key, getattr(self, key), reason, "one of power, power_dbm, energy_per_round")
-        owner = {"solver": "minimum-mse", "threshold": "truncated-inversion", "receive": "full-power"}
-        _belongs(self, {key: ("name", (policy,)) for key, policy in owner.items()})
-        return self
-
-
-class ChannelSection(Section):
-    """The air. Normalised units: noise variance per real channel use. Physical units: W, Hz, m."""
-
-    units: Literal["normalised", "physical"] = "normalised"
-    fading: Literal["none", "rayleigh", "rician", "gauss-markov"] = "none"
-    k_factor_db: Finite | None = Field(None, description="of rician: line of sight over scattered power (dB)")
-    correlation: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="of gauss-markov, round to round")
-    snr_db: Finite | None = Field(
-        None,
-        description="a device's power limit over the noise power, before fading; sets the limit (normalised units)",
-    )
-    noise_power: NonNegative | None = Field(None, description="default 1 (normalised) or thermal (physical)")
-    noise_figure_db: Finite | None = Field(None, description="of the receiver (physical units)")
-    bandwidth_hz: Positive = Field(1e6, description="two real channel uses take 1/bandwidth seconds")
-    path_loss: Literal["none", "log-distance", "free-space"] = "none"
-    radius: Positive | None = Field(None, description="devices lie in a disc of this radius (m)")
-    minimum_distance: Positive = Field(1.0, description="and at least this far from the server (m)")
-    exponent: Positive | None = Field(None, description="of log-distance (default 3)")
-    reference_loss_db: Finite | None = Field(None, description="of log-distance: loss at 1 m")
-    shadowing_db: NonNegative = Field(0.0, description="standard deviation of log-normal shadowing")
-    carrier_hz: Positive | None = Field(None, description="of free-space: carrier frequency (Hz)")
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> ChannelSection:
-        _belongs(
-            self,
-            {
-                "k_factor_db": ("fading", ("rician",)),
-                "correlation": ("fading", ("gauss-markov",)),
-                "exponent": ("path_loss", ("log-distance",)),
-                "reference_loss_db": ("path_loss", ("log-distance",)),
-                "carrier_hz": ("path_loss", ("free-space",)),
-                "radius": ("path_loss", ("log-distance", "free-space")),
-                "noise_figure_db": ("units", ("physical",)),
-            },
-        )
-        _needs(self, "fading", {"rician": "k_factor_db", "gauss-markov": "correlation"})
-        _needs(self, "path_loss", {"log-distance": "radius", "free-space": "radius"})
-        _needs(self, "path_loss", {"free-space": "carrier_hz"})
-        if self.shadowing_db and self.path_loss != "log-distance":
-            raise refusal("shadowing_db", self.shadowing_db, "is part of log-distance", 'path_loss = "log-distance"')
-        if self.radius is not None and self.radius <= self.minimum_distance:
-            accepted = f"a number > minimum_distance = {self.minimum_distance}"
-            raise refusal("radius", self.radius, "no room for devices", accepted)
-        if self.snr_db is not None and (self.units == "physical" or self.path_loss != "none"):
-            reason = "says what a device's power is worth at the receiver, as do units and path loss"
-            raise refusal("snr_db", self.snr_db, reason, 'units = "normalised" and path_loss = "none"')
-        if self.snr_db is not None and self.noise_power == 0:
-            raise refusal("snr_db", self.snr_db, "noise_power is 0", "a noise_power > 0")
-        if self.noise_power is not None and self.noise_figure_db is not None:
-            raise refusal("noise_figure_db", self.noise_figure_db, "noise_power is given too", "one of the two")
-        return self
 
 
 class EngineSection(Section):
@@ -326,7 +247,7 @@ class EngineSection(Section):
 
     @model_validator(mode="after")
     def _cluster_is_flowers(self) -> EngineSection:
-        _belongs(self, {"ray_address": ("kind", ("flower",))})
+        belongs(self, {"ray_address": ("kind", ("flower",))})
         return self
 
 
@@ -345,20 +266,3 @@ class Evaluation(Section):
         if self.optimum is not None and not self.objective:
             raise refusal("optimum", self.optimum, "objective is not recorded", "objective = true with it")
         return self
-
-
-def _belongs(section: Section | OpenSection, owners: Mapping[str, tuple[str, tuple[str, ...]]]) -> None:
-    """Refuse keys whose selector has chosen something else: ``{key: (selector, choices)}``."""
-    for key, (selector, choices) in owners.items():
-        value, chosen = getattr(section, key), getattr(section, selector)
-        if value is not None and chosen not in choices:
-            accepted = " or ".join(f'{selector} = "{choice}"' for choice in choices)
-            raise refusal(key, value, f'has no meaning with {selector} = "{chosen}"', accepted)
-
-
-def _needs(section: Section | OpenSection, selector: str, needs: Mapping[str, str]) -> None:
-    """Refuse a choice whose key is not there: ``{choice: key}``."""
-    chosen = getattr(section, selector)
-    key = needs.get(chosen)
-    if key is not None and getattr(section, key) is None:
-        raise missing(key, f'but {selector} = "{chosen}" needs it', accepted_by(type(section), key))

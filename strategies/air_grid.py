@@ -47,6 +47,7 @@ from strategies.air_record import (
     costs_of,
     exchange_record,
     failures_of,
+    not_asked_of,
     packet_record,
     round_of,
 )
@@ -63,6 +64,9 @@ from strategies.cohort import (
     read_weight,
 )
 from strategies.packets import decode_packets, read_packets, reply_with_update
+
+UNREACHABLE = "unreachable"
+"""Why a device is not asked that no order gets to."""
 
 QUERY_TIMEOUT = 60.0
 """Seconds to wait for nodes to say which device they are."""
@@ -117,6 +121,7 @@ class AirGrid(Grid):
         self._device_of: dict[int, int] = {}
         self._ordered: set[int] = set()
         self._experience = Experience()
+        self._not_asked: dict[int, str] = {}
 
     # What the wrapped grid does as well as we could.
 
@@ -188,6 +193,9 @@ class AirGrid(Grid):
             return replies
         self.get_node_ids()
         self.exchanges += 1
+        messages = self._reachable(messages)
+        if not messages:
+            return []
         if isinstance(self.uplink, DigitalUplink):
             return self._exchange_packets(self.uplink, messages, timeout)
         if not isinstance(self.uplink, MeanUplink):
@@ -240,7 +248,8 @@ class AirGrid(Grid):
         self._experience.acknowledge(plan.order.seed, asked, acknowledged)
         self.wall_uplink += time.perf_counter() - start
         record |= {"exchange": self.exchanges, "round": round, "failures": failures_of(failures)}
-        record["not_asked"] = [{"device": device, "reason": reason} for device, reason in plan.not_asked.items()]
+        self._not_asked |= plan.not_asked
+        record["not_asked"] = not_asked_of(self._not_asked)
         self._tell(record, wall_train_s=self.wall_train, wall_uplink_s=self.wall_uplink)
         return replies
 
@@ -288,6 +297,16 @@ class AirGrid(Grid):
         if len(means) < len(sizes):
             return self._unheard(messages, gathered[0].failures)
         return [self._merged_reply(messages[0], "vectors", means, gathered[0], heard)]
+
+    def _reachable(self, messages: list[Message]) -> list[Message]:
+        """The messages whose devices can be reached in this exchange; what there is to tell if there are none."""
+        lost = self.uplink.channel.unreachable(self.exchanges, self._total(), self.seed)
+        device_of = [self._device_of[message.metadata.dst_node_id] for message in messages]
+        self._not_asked = {device: UNREACHABLE for device in sorted(device_of) if lost[device]}
+        kept = [message for message, device in zip(messages, device_of, strict=True) if not lost[device]]
+        if not kept:
+            self._report(messages[0], Gathered(None, []), [])
+        return kept
 
     def _hear(self, uplink: MeanUplink, gathered: Sequence[Gathered], energy_share: float) -> list[Reception | None]:
         """What the server hears of each block; None where nobody sends."""
@@ -441,7 +460,9 @@ class AirGrid(Grid):
         if gathered.cohort is not None:
             for cost in costs_of(gathered, heard):
                 self.ledger.charge(round, gathered.cohort.devices, cost)
-        record = {"exchange": self.exchanges, "round": round} | exchange_record(gathered, heard, names)
+        record: Record = {"exchange": self.exchanges, "round": round} | exchange_record(gathered, heard, names)
+        if self._not_asked:
+            record["not_asked"] = not_asked_of(self._not_asked)
         self._tell(record, wall_train_s=self.wall_train, wall_uplink_s=self.wall_uplink)
 
     def _tell(self, record: Record, **more: float) -> None:

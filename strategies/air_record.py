@@ -122,6 +122,11 @@ def failures_of(failures: Sequence[Failure]) -> list[Record]:
     return [{"device": failure.device, "reason": failure.reason} for failure in failures]
 
 
+def not_asked_of(reasons: Mapping[int, str]) -> list[Record]:
+    """Devices that were not asked to send, and why."""
+    return [{"device": device, "reason": reasons[device]} for device in sorted(reasons)]
+
+
 def round_of(message: Message, exchange: int) -> int:
     """The round a message belongs to, as the strategy says; the exchange's number if it does not."""
     return int(str(config_of(message).get("server-round", exchange)))

@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from channel.codes.code import Code, Decoder
+from channel.codes.energy_chips import EnergyChips
+from channel.codes.majority_vote import MajorityVote, vote_error
 from channel.codes.random_linear_code import RandomLinearCode
 from channel.codes.random_mask import RandomMask
 from channel.codes.sparse_amp import SparseAMP
 from channel.codes.uncoded import Uncoded
 
-CODES: dict[str, Callable[..., Code]] = {code.name: code for code in (Uncoded, RandomLinearCode, RandomMask, SparseAMP)}
+CODES: dict[str, Callable[..., Code]] = {
+    code.name: code for code in (Uncoded, RandomLinearCode, RandomMask, SparseAMP, MajorityVote, EnergyChips)
+}
 """Codes by the name they go by in a scenario."""
 
-__all__ = ["CODES", "Code", "Decoder", "RandomLinearCode", "RandomMask", "SparseAMP", "Uncoded"]
+__all__ = [
+    "CODES",
+    "Code",
+    "Decoder",
+    "EnergyChips",
+    "MajorityVote",
+    "RandomLinearCode",
+    "RandomMask",
+    "SparseAMP",
+    "Uncoded",
+    "vote_error",
+]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-Decoder = Literal["unbiased", "lmmse", "projection", "amp"]
+Decoder = Literal["unbiased", "lmmse", "projection", "amp", "majority"]
 
 
 class Code(ABC):
@@ -37,6 +37,8 @@ class Code(ABC):
     ----------
     linear : bool
         Whether the code of a sum is the sum of the codes, so that updates may be added up before they are coded.
+    coherent : bool
+        Whether it decodes a sum of amplitudes, which takes channels in phase; else a sum of energies.
     decoders : tuple of str
         The decoders that there are.
 
@@ -56,6 +58,7 @@ class Code(ABC):
 
     name: ClassVar[str]
     linear: ClassVar[bool] = True
+    coherent: ClassVar[bool] = True
     decoders: ClassVar[tuple[Decoder, ...]] = ("unbiased", "lmmse", "projection")
     _count: SymbolCount
 
@@ -164,7 +167,12 @@ class Code(ABC):
         return self.uses(size) / self.padded_size(size)
 
     def mean_squared_error(
-        self, size: int, signal_energy: float, misalignment_energy: float, noise_variance: float
+        self,
+        size: int,
+        signal_energy: float,
+        misalignment_energy: float,
+        noise_variance: float,
+        varying_energy: float = 0.0,
     ) -> float:
         r"""Expected :math:`||\hat x - \bar x||^2` over codes and noise, in closed form.
 
@@ -189,12 +197,16 @@ class Code(ABC):
             ``||s - xbar||^2`` to the wanted mean.
         noise_variance : float
             Noise variance per real use after the receive scale.
+        varying_energy : float
+            Where s differs from use to use, the mean over the uses of :math:`||s_u||^2` less that of their mean, which
+            is then s: random rows do not average it out, and :math:`c^2 q` of it stays.
 
         Raises
         ------
         ValueError
             A negative or non-finite energy or variance.
         """
+        _check_energy("varying_energy", varying_energy)
         _check_energy("signal_energy", signal_energy)
         _check_energy("misalignment_energy", misalignment_energy)
         _check_energy("noise_variance", noise_variance)
@@ -208,6 +220,7 @@ class Code(ABC):
         bias = 1.0 - c * r
         cross = min(misalignment_energy, signal_energy)
         coding = (c * c * (q - r * r) + bias * bias) * signal_energy
+        coding += c * c * q * varying_energy
         return coding + misalignment_energy - 2.0 * bias * cross + c * c * m * size / n * noise_variance
 
     def _fixed_scale(self, size: int) -> float:
@@ -228,6 +241,23 @@ class Code(ABC):
     def parameters(self) -> dict[str, Any]:
         """Keyword arguments that make an equal code, all JSON values: what a device is told."""
         return {"decoder": self.decoder, "error_feedback": self.error_feedback}
+
+    def with_uses(self, uses: int) -> Code:
+        """The same code of `uses` channel uses.
+
+        Raises
+        ------
+        TypeError
+            A code whose length follows from the update alone.
+        """
+        if not hasattr(self, "_count"):
+            raise TypeError(
+                f"{self.name}: its channel uses follow from the update; accepted: a code with a ratio or uses"
+            )
+        others = {name: value for name, value in self.parameters.items() if name not in ("ratio", "uses")}
+        same: Any = type(self)
+        made: Code = same(**others, uses=uses)
+        return made
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.parameters.items())})"

@@ -150,7 +150,12 @@ class SparseAMP(Code):
         return torch.where(risk < risk_of_linear_map, by_amp, by_linear_map)
 
     def mean_squared_error(
-        self, size: int, signal_energy: float, misalignment_energy: float, noise_variance: float
+        self,
+        size: int,
+        signal_energy: float,
+        misalignment_energy: float,
+        noise_variance: float,
+        varying_energy: float = 0.0,
     ) -> float:
         """NaN: the error depends on how sparse the updates and their sum are, which no energy says."""
         return math.nan

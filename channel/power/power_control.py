@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 Real = NDArray[np.float64]
+Ids = NDArray[np.int64]
 Vector = TypeVar("Vector", Real, Tensor)
 
 
@@ -32,11 +33,14 @@ class Allocation(Generic[Vector]):
     mse : float
         :math:`\sum_i (a |h_i| b_i - w_i)^2 + \sigma^2 a^2`, the error per entry of unit-variance,
         uncorrelated symbols.
+    warning : str
+        What was done instead where a policy could not do what it was asked to; empty otherwise. To be recorded.
     """
 
     amplitudes: Vector
     receive_scale: float
     mse: float
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class AllocationProblem:
     weights: Real
     power_limits: Real
     noise_power: float
+    devices: Ids
 
     @property
     def peaks(self) -> Real:
@@ -78,13 +83,40 @@ class AllocationProblem:
 
 
 class PowerControl(ABC):
-    """A policy that turns gains, weights and limits into amplitudes, once per exchange."""
+    """A policy that turns gains, weights and limits into amplitudes, once per exchange.
+
+    A policy whose ``needs_statistics`` is true is shown simulated states of the channel by :meth:`learn` before
+    its first exchange.
+    """
 
     name: ClassVar[str]
+    needs_statistics: ClassVar[bool] = False
+
+    def learn(  # noqa: B027 most policies have nothing to learn
+        self, magnitudes: ArrayLike, power_limits: ArrayLike, noise_power: float, weights: ArrayLike
+    ) -> None:
+        """Prepare for a channel from simulated states of it.
+
+        Parameters
+        ----------
+        magnitudes : array, shape (T, N)
+            |h| of all N devices of the scenario in T states.
+        power_limits : array, shape (N,)
+            P_i, as :meth:`allocate` will be given them.
+        noise_power : float
+            sigma^2.
+        weights : array, shape (N,), or (T, N) with zeros for devices that do not take part in a state
+            w_i; only their ratios count.
+        """
 
     @overload
     def allocate(
-        self, gains: Tensor, weights: ArrayLike | Tensor, power_limits: ArrayLike | Tensor, noise_power: float
+        self,
+        gains: Tensor,
+        weights: ArrayLike | Tensor,
+        power_limits: ArrayLike | Tensor,
+        noise_power: float,
+        devices: ArrayLike | None = None,
     ) -> Allocation[Tensor]: ...
     @overload
     def allocate(
@@ -93,6 +125,7 @@ class PowerControl(ABC):
         weights: ArrayLike | Tensor,
         power_limits: ArrayLike | Tensor,
         noise_power: float,
+        devices: ArrayLike | None = None,
     ) -> Allocation[Real]: ...
     def allocate(
         self,
@@ -100,6 +133,7 @@ class PowerControl(ABC):
         weights: ArrayLike | Tensor,
         power_limits: ArrayLike | Tensor,
         noise_power: float,
+        devices: ArrayLike | None = None,
     ) -> Allocation[Any]:
         r"""Amplitudes and receive scale: :math:`a(\sum_i |h_i| b_i s_i + n)` is to be :math:`\sum_i w_i s_i`.
 
@@ -114,6 +148,8 @@ class PowerControl(ABC):
             updates rather than unit-variance entries, E_i / ||x_i||^2.
         noise_power : float
             sigma^2 >= 0 per real use, in the same unit.
+        devices : array of int, shape (K,), optional
+            Ids of the devices, for policies that remember each one's past; 0..K-1 if not given.
 
         Returns
         -------
@@ -128,19 +164,27 @@ class PowerControl(ABC):
         PowerControlError
             An optimiser failed.
         """
-        problem = _checked(gains, weights, power_limits, noise_power)
+        problem = _checked(gains, weights, power_limits, noise_power, devices)
+        warning = ""
         if problem.wanted.any():
-            amplitudes, receive_scale = self._solve(problem)
+            solved = self._solve(problem)
+            amplitudes, receive_scale = solved[0], solved[1]
+            warning = solved[2] if len(solved) == 3 else ""
         else:
             amplitudes, receive_scale = np.zeros_like(problem.weights), 0.0
+            warning = self._nobody_heard(problem)
         mse = problem.mse(amplitudes, receive_scale)
         if isinstance(gains, Tensor):
-            return Allocation(torch.from_numpy(amplitudes).to(gains.device), receive_scale, mse)
-        return Allocation(amplitudes, receive_scale, mse)
+            return Allocation(torch.from_numpy(amplitudes).to(gains.device), receive_scale, mse, warning)
+        return Allocation(amplitudes, receive_scale, mse, warning)
 
     @abstractmethod
-    def _solve(self, problem: AllocationProblem) -> tuple[Real, float]:
-        """Amplitudes, shape (K,), and receive scale; at least one device is heard and wanted."""
+    def _solve(self, problem: AllocationProblem) -> tuple[Real, float] | tuple[Real, float, str]:
+        """Amplitudes, shape (K,), receive scale and maybe a warning; at least one device is heard and wanted."""
+
+    def _nobody_heard(self, problem: AllocationProblem) -> str:
+        """Warning where no device can be heard or none counts; a policy that must not accept this raises."""
+        return ""
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
@@ -152,6 +196,7 @@ def _checked(
     weights: ArrayLike | Tensor,
     power_limits: ArrayLike | Tensor,
     noise_power: float,
+    devices: ArrayLike | None,
 ) -> AllocationProblem:
     magnitudes = np.abs(_array("gains", gains)).astype(np.float64)
     if magnitudes.ndim != 1 or magnitudes.size == 0:
@@ -173,7 +218,18 @@ def _checked(
         checked["weights"].astype(np.float64),
         checked["power_limits"].astype(np.float64),
         float(noise_power),
+        _ids(devices, magnitudes.size),
     )
+
+
+def _ids(devices: ArrayLike | None, count: int) -> Ids:
+    if devices is None:
+        return np.arange(count)
+    ids = np.asarray(devices)
+    distinct = ids.shape == (count,) and ids.dtype.kind in "iu" and (ids >= 0).all() and np.unique(ids).size == count
+    if not distinct:
+        raise ValueError(f"devices is {devices!r}; accepted: {count} different ids >= 0, one per gain")
+    return ids.astype(np.int64)
 
 
 def _array(name: str, values: ArrayLike | Tensor) -> NDArray[Any]:

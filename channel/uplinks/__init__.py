@@ -4,10 +4,16 @@ from channel.uplinks.adaptation import Adaptation, Experience
 from channel.uplinks.analog import AnalogUplink
 from channel.uplinks.digital import Delivery, DigitalUplink
 from channel.uplinks.ideal import IdealUplink
+from channel.uplinks.noncoherent import NonCoherentUplink
 from channel.uplinks.packet_plan import PacketPlan
 from channel.uplinks.uplink import Cohort, MeanUplink, Reception, Uplink, symbol_scale
 
-UPLINKS: dict[str, type[Uplink]] = {"ideal": IdealUplink, "over-the-air": AnalogUplink, "digital": DigitalUplink}
+UPLINKS: dict[str, type[Uplink]] = {
+    "ideal": IdealUplink,
+    "over-the-air": AnalogUplink,
+    "non-coherent": NonCoherentUplink,
+    "digital": DigitalUplink,
+}
 """Uplinks by the name a scenario uses."""
 
 __all__ = [
@@ -20,6 +26,7 @@ __all__ = [
     "Experience",
     "IdealUplink",
     "MeanUplink",
+    "NonCoherentUplink",
     "PacketPlan",
     "Reception",
     "Uplink",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from channel.channel import Channel
+from channel.channel import Channel, ChannelState
 from channel.codes import Code
+from channel.impairments import ADC, Amplifier
 from channel.ledger import Cost
 from channel.mac import receive
 from channel.order import TransmitOrder
-from channel.power import PowerControl
+from channel.power import Combining, Optimised, Planner, PowerControl
 from channel.randomness import generator, key
+from channel.uplinks.alignment import Alignment, align
+from channel.uplinks.superposition import (
+    Superposed,
+    per_use,
+    rotated,
+    spread_scale,
+    superpose_symbols,
+    superpose_updates,
+)
 from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, MeanUplink, Reception, check_share, symbol_scale
+
+Real = NDArray[np.float64]
+
+STATISTICS = 400
+"""Channel states that a power control learns its statistics from."""
 
 
 @dataclass
@@ -48,6 +63,15 @@ class AnalogUplink(MeanUplink):
         exchange. The receiver knows which and reads zero there; an unbiased decoder scales the rest up.
     trace : bool, default False
         Record each device's peak-to-average power and energy (codes every device on its own: slower).
+    combining : Combining
+        What the receiver makes of several antennas.
+    amplifier : Amplifier, optional
+        Clips what devices send; codes every device on its own.
+    adc : ADC, optional
+        Rounds what each antenna receives; codes every device on its own.
+    plan : Planner, optional
+        Grants each exchange its channel uses and its energy, in place of the code's and of the limits; one exchange a
+        round.
 
     References
     ----------
@@ -63,6 +87,10 @@ class AnalogUplink(MeanUplink):
     energy_per_round: float | None = None
     erasure: float = 0.0
     trace: bool = False
+    combining: Combining = field(default_factory=Optimised)
+    amplifier: Amplifier | None = None
+    adc: ADC | None = None
+    plan: Planner | None = None
 
     def __post_init__(self) -> None:
         if self.power_limit is not None and self.energy_per_round is not None:
@@ -72,13 +100,23 @@ class AnalogUplink(MeanUplink):
             )
         if not 0 <= self.erasure < 1:
             raise ValueError(f"AnalogUplink: erasure must be in [0, 1), got {self.erasure}")
+        if not self.code.coherent:
+            raise ValueError(
+                f"AnalogUplink: {self.code.name} is not of this uplink; accepted: NonCoherentUplink with it"
+            )
+        self._learnt: tuple[int, int] | None = None
 
     def order(self, exchange: int, seed: int) -> TransmitOrder:
         """The code under this exchange's own seed."""
-        return TransmitOrder(self.code.name, self.code.parameters, key(seed, "code", exchange))
+        code = self.code_at(exchange)
+        return TransmitOrder(code.name, code.parameters, key(seed, "code", exchange))
+
+    def code_at(self, exchange: int) -> Code:
+        """The code of an exchange: of as many channel uses as the plan grants it."""
+        return self.code if self.plan is None else self.code.with_uses(self.plan.grant(exchange - 1)[0])
 
     def grant(self, size: int) -> Grant:
-        """The code's channel uses, and the energy of a device that sends at its limit."""
+        """The code's channel uses, and the energy of a device at its limit; of a plan the mean over its rounds."""
         uses = self.code.uses(size)
         if self.energy_per_round is not None:
             return Grant(uses, self.energy_per_round)
@@ -87,109 +125,173 @@ class AnalogUplink(MeanUplink):
     def receive(self, cohort: Cohort, exchange: int, seed: int, block: int = 0, energy_share: float = 1.0) -> Reception:
         """Power control, superposition, noise, decoding."""
         check_share(energy_share)
-        size, uses = cohort.size, self.code.uses(cohort.size)
-        scale = symbol_scale(self.code, size)
+        code, size = self.code_at(exchange), cohort.size
+        uses = code.uses(size)
         state = self.channel.state(exchange, cohort.devices, cohort.total, seed)
-        limit = self._power_limit(uses) * energy_share
-        allocation = self.power_control.allocate(
-            state.gains,
-            cohort.weights * cohort.norms / scale,
+        granted = self._power_limit(uses, exchange)
+        limit = granted * energy_share
+        self._learn(cohort, limit, seed)
+        alignment = align(
+            state,
+            cohort.weights * cohort.norms / symbol_scale(code, size),
+            cohort.weights,
             np.full(len(cohort.devices), limit),
-            state.noise_power,
+            self.power_control,
+            self.combining,
+            cohort.devices,
         )
-        amplitudes = np.where(cohort.norms > 0, allocation.amplitudes, 0.0)
-        a = float(allocation.receive_scale)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            gains = np.where(cohort.norms > 0, a * np.abs(state.gains) * amplitudes * scale / cohort.norms, 0.0)
-
+        alignment = alignment.without(cohort.norms == 0)
         code_seed = self.order(exchange, seed).of_block(block).seed
-        superposed = self._superpose(cohort, np.stack([gains, cohort.weights]), code_seed)
-        noise_variance = a**2 * state.noise_power
-        received = receive(
-            superposed.coded[0], noise_variance, generator(seed, "noise", exchange, *([block] if block else []))
-        )
-        received = self._erase(received, seed)
-        heard = bool(np.any(amplitudes > 0)) or not np.any(cohort.norms > 0)
-        update = self.code.decode(received, size, code_seed, noise_variance) if heard else None
+        draws = generator(seed, "noise", exchange, *([block] if block else []))
+        sent = self._send(cohort, alignment, code, code_seed)
+        noise = alignment.receive_scales**2 * state.noise_power
+        noise_variance = float(noise.mean())
+        received = self._erase(self._receive(sent, alignment, state, noise, draws), code, seed)
+        heard = bool(np.any(alignment.amplitudes > 0)) or not np.any(cohort.norms > 0)
+        update = code.decode(received, size, code_seed, noise_variance) if heard else None
 
+        amplitudes = alignment.mean_amplitudes
         record: dict[str, Any] = {
             "heard": heard,
-            "receive_scale": a,
+            "receive_scale": float(alignment.receive_scales.mean()),
             "power_limit": limit,
             "noise_power": state.noise_power,
             "gains": np.abs(state.gains).tolist(),
             "amplitudes": amplitudes.tolist(),
-            "signal_mse_measured": float((received - superposed.coded[1]).square().mean()),
-            "signal_mse_predicted": None if self.erasure else float(allocation.mse),
+            "signal_mse_measured": float((received - sent.air.wanted).square().mean()),
+            "signal_mse_predicted": alignment.mse if self._is_linear else None,
         }
-        record |= self._aggregate_error(superposed, update, noise_variance)
+        if alignment.warnings:
+            record["warnings"] = list(alignment.warnings)
+        record |= self._aggregate_error(sent.air, update, code, noise_variance)
         if self.trace:
-            record |= _transmit_statistics(cohort.symbols(self.code, code_seed))
+            symbols = cohort.symbols(code, code_seed) if sent.symbols is None else sent.symbols
+            record |= _transmit_statistics(symbols)
+        pilots = self.channel.pilots(len(cohort.devices), uses)
+        radiated = self.channel.energy(amplitudes, uses) * sent.radiated
+        self._tell_plan(exchange, code, size, received, noise_variance, alignment, limit, radiated)
         cost = Cost(
-            uses=uses,
-            energy=self.channel.energy(amplitudes, uses),
-            air_time=self.channel.seconds(uses),
+            uses=uses + pilots.uses,
+            energy=radiated + pilots.energy,
+            air_time=self.channel.seconds(uses + pilots.uses),
             bits=CONTROL_BITS * len(cohort.devices),
         )
+        if pilots.uses:
+            record["pilot_uses"] = pilots.uses
         return Reception(
             update,
             cost,
             record,
-            noise_variance=self._known_error(received, size, float(allocation.mse), noise_variance),
-            snr=_ratio(self._power_limit(uses) * float(np.mean(np.abs(state.gains) ** 2)), state.noise_power),
+            noise_variance=self._known_error(received, code, size, alignment.mse, noise_variance),
+            snr=_ratio(granted * float(np.mean(np.abs(state.gains) ** 2)), state.noise_power),
         )
 
-    def _known_error(self, received: Tensor, size: int, predicted: float, noise_variance: float) -> float:
+    def _learn(self, cohort: Cohort, limit: float, seed: int) -> None:
+        """Let a power control that goes by the channel's statistics see them, once a run."""
+        if not self.power_control.needs_statistics or self._learnt == (seed, cohort.total):
+            return
+        samples = self.channel.sample(STATISTICS, cohort.total, seed)
+        weights = np.full(cohort.total, 1.0 / cohort.total)
+        self.power_control.learn(samples, np.full(cohort.total, limit), self.channel.mean_noise, weights)
+        self._learnt = (seed, cohort.total)
+
+    @property
+    def _is_linear(self) -> bool:
+        """Whether the error has the closed form: nothing is wiped out, clipped or rounded."""
+        return not (self.erasure or self.amplifier or self.adc)
+
+    def _send(self, cohort: Cohort, alignment: Alignment, code: Code, code_seed: int) -> _Sent:
+        """What devices radiate, summed up."""
+        scale = spread_scale(code, cohort.size, cohort.norms)
+        air = superpose_updates(cohort, alignment.received * scale, code, code_seed)
+        if self.amplifier is None and self.adc is None:
+            return _Sent(air)
+        symbols = cohort.symbols(code, code_seed).double()
+        if self.amplifier is None:
+            return _Sent(air, symbols)
+        clipped = self.amplifier.transmit(symbols)
+        air = replace(air, coded=superpose_symbols(clipped, alignment.received))
+        return _Sent(air, clipped, clipped.square().mean(dim=1).numpy())
+
+    def _receive(
+        self, sent: _Sent, alignment: Alignment, state: ChannelState, noise: Real, draws: np.random.Generator
+    ) -> Tensor:
+        """Noise on top; with converters antenna by antenna, before they are combined."""
+        if self.adc is None:
+            return receive(sent.air.coded, per_use(noise, len(sent.air.coded)) if len(noise) > 1 else noise[0], draws)
+        assert sent.symbols is not None
+        uses, arriving = sent.symbols.shape[1], alignment.turned * alignment.amplitudes[:, :, None]
+        combined = torch.zeros(uses, dtype=torch.float64)
+        for antenna in range(arriving.shape[2]):
+            signal = superpose_symbols(sent.symbols, arriving[:, :, antenna])
+            converted = self.adc.receive(receive(signal, state.noise_power, draws))
+            weight = alignment.receive_scales * alignment.combiners[:, antenna].conj()
+            combined += per_use(weight.real, uses) * converted + per_use(weight.imag, uses) * rotated(converted)
+        return combined
+
+    def _tell_plan(
+        self,
+        exchange: int,
+        code: Code,
+        size: int,
+        received: Tensor,
+        noise_variance: float,
+        alignment: Alignment,
+        limit: float,
+        radiated: Real,
+    ) -> None:
+        """Let the plan know what the server knows: the norm of the mean, and the energy at unit receive scale."""
+        if self.plan is None or not np.any(alignment.amplitudes > 0):
+            return
+        entries = code.uses(size) / code.expected_energy_ratio(size)
+        signal = max(0.0, float(received.square().mean()) - noise_variance) * entries
+        needed = entries * float(np.mean(alignment.receive_scales**2)) * limit
+        granted = self.plan.grant(exchange - 1)[1]
+        self.plan.observe(exchange - 1, math.sqrt(signal), needed, min(granted, float(radiated.max())))
+
+    def _known_error(self, received: Tensor, code: Code, size: int, predicted: float, noise_variance: float) -> float:
         """Expected squared error of an entry of the mean: power control's own figure, after decoding.
 
         The receiver knows no norm of the mean; what a code makes of it is reckoned from the power received. Infinite
         where the code knows no closed form: how much devices have left out is not to be heard.
         """
-        entries = len(received) / self.code.expected_energy_ratio(size)
+        entries = len(received) / code.expected_energy_ratio(size)
         signal = max(0.0, float(received.square().mean()) - noise_variance) * entries
         misalignment = max(0.0, predicted - noise_variance) * entries
-        error = self.code.mean_squared_error(size, signal, misalignment, noise_variance) / size
+        error = code.mean_squared_error(size, signal, misalignment, noise_variance) / size
         return math.inf if math.isnan(error) else error
 
-    def _power_limit(self, uses: int) -> float:
-        if self.energy_per_round is None:
+    def _power_limit(self, uses: int, exchange: int | None = None) -> float:
+        """P; of an exchange with a plan what its energy comes to."""
+        energy = self.energy_per_round
+        if self.plan is not None and exchange is not None:
+            energy = self.plan.grant(exchange - 1)[1]
+        if energy is None:
             return 1.0 if self.power_limit is None else self.power_limit
-        return self.energy_per_round / float(self.channel.energy(np.ones(1), uses)[0])
+        return energy / float(self.channel.energy(np.ones(1), uses)[0])
 
-    def _superpose(self, cohort: Cohort, gains: NDArray[np.float64], code_seed: int) -> _Superposed:
-        """The air is linear: where the code is too and plain updates are at hand, superpose first and code once."""
-        plain = cohort.updates(gains)
-        if plain is None or not self.code.linear:
-            return _Superposed(plain, cohort.signals(gains))
-        return _Superposed(plain, self.code.encode(plain, code_seed))
-
-    def _erase(self, received: Tensor, seed: int) -> Tensor:
+    def _erase(self, received: Tensor, code: Code, seed: int) -> Tensor:
         wiped = round(self.erasure * len(received))
         if wiped == 0:
             return received
         start = int(generator(seed, "erasure").integers(len(received)))
         received = received.clone()
-        if self.code.decoder == "unbiased":  # the others take what is missing for a shorter signal, which it is
+        if code.decoder == "unbiased":  # the others take what is missing for a shorter signal, which it is
             received *= len(received) / (len(received) - wiped)
         received[(start + np.arange(wiped)) % len(received)] = 0.0
         return received
 
     def _aggregate_error(
-        self, superposed: _Superposed, update: Tensor | None, noise_variance: float
+        self, air: Superposed, update: Tensor | None, code: Code, noise_variance: float
     ) -> dict[str, float | None]:
         """Squared error of the received mean update, measured and as the code's closed form predicts it."""
-        if superposed.plain is None or update is None:
+        if air.mean is None or update is None:
             return {"mse_measured": None, "mse_predicted": None}
-        signal, mean = superposed.plain
-        predicted = self.code.mean_squared_error(
-            len(mean),
-            float(signal.square().sum()),
-            float((signal - mean).square().sum()),
-            noise_variance,
-        )
+        signal, misalignment, varying = air.energies
+        predicted = code.mean_squared_error(len(air.mean), signal, misalignment, noise_variance, varying)
         return {
-            "mse_measured": float((update - mean).square().sum()),
-            "mse_predicted": None if self.erasure or math.isnan(predicted) else predicted,
+            "mse_measured": float((update - air.mean).square().sum()),
+            "mse_predicted": predicted if self._is_linear and not math.isnan(predicted) else None,
         }
 
 
@@ -198,11 +300,12 @@ def _ratio(signal: float, noise: float) -> float:
 
 
 @dataclass(frozen=True)
-class _Superposed:
-    """What the air sums (row 0) and what it should (row 1): plain (2, d) where known, and coded (2, m)."""
+class _Sent:
+    """What the air sums, the symbols it is of where they were made one by one, and the power they have of the limit."""
 
-    plain: Tensor | None
-    coded: Tensor
+    air: Superposed
+    symbols: Tensor | None = None
+    radiated: float | Real = 1.0
 
 
 def _transmit_statistics(symbols: Tensor) -> dict[str, float]:

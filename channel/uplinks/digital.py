@@ -239,9 +239,10 @@ class DigitalUplink(Uplink):
         """Of these devices in this exchange: as it is, and as the server takes it to be."""
         state = self.channel.state(exchange, devices, total, seed)
         budget = LinkBudget.of(self.channel, state, self.power_limit, self.amplifier_efficiency, self.circuit_power)
-        reported = budget
+        reported = replace(budget, gains=state.believed_gains, noise_power=state.believed_noise)
         if self.adaptation.csi == "previous" and exchange > 1:
-            reported = replace(budget, gains=self.channel.state(exchange - 1, devices, total, seed).gains)
+            earlier = self.channel.state(exchange - 1, devices, total, seed)
+            reported = replace(reported, gains=earlier.believed_gains)
         if self.adaptation.outer_loop:
             target = getattr(self.link, "block_error_target", BLOCK_ERROR_TARGET)
             experience.outer_loop = experience.outer_loop or OuterLoop(total, target)

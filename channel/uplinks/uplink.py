@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from channel.channel import Channel
 from channel.codes import Code
 from channel.ledger import Cost
 from channel.order import TransmitOrder
@@ -115,6 +116,9 @@ class Uplink(ABC):
 
     individual = False
     """Whether the server gets each device's update, or only their mean."""
+
+    channel: Channel
+    """Gains and noise of each exchange, and who can be reached."""
 
     @abstractmethod
     def grant(self, size: int) -> Grant | None:

@@ -20,10 +20,10 @@ OBJECTIVE = ("train_objective", "objective_gap", "train_gradient_norm")
 SCORES = ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss", *OBJECTIVE)
 METRICS = (*SCORES, "train_loss", "participants", "exchange", "heard")
 ERRORS = ("mse_measured", "mse_predicted")
-PER_DEVICE = ("devices", "weights", "gains", "amplitudes", "energies", "power_limit")
+PER_DEVICE = ("devices", "weights", "gains", "amplitudes", "energies", "power_limit", "placement")
 EVENTS = ("silent", "failures", "not_asked")
-NUMBERS = ("seed", "round", *METRICS, *COSTS, *ERRORS)
-COLUMNS = (*KEYS, *METRICS, *COSTS, *ERRORS, *PER_DEVICE, *EVENTS)
+NUMBERS = ("seed", "round", *METRICS, *COSTS, *ERRORS, "noise_power")
+COLUMNS = (*KEYS, *METRICS, *COSTS, *ERRORS, "noise_power", *PER_DEVICE, *EVENTS)
 
 
 @dataclass(frozen=True)

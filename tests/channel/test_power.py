@@ -395,5 +395,8 @@ def test_bad_policies_are_refused_by_name() -> None:
 
 
 def test_policies_go_by_their_names() -> None:
-    assert list(POWER_CONTROLS) == ["channel-inversion", "truncated-inversion", "minimum-mse", "full-power"]
+    assert list(POWER_CONTROLS) == [
+        *("channel-inversion", "truncated-inversion", "minimum-mse", "full-power"),
+        *("minimum-power", "average-power", "total-power"),
+    ]
     assert all(isinstance(make(), PowerControl) for make in POWER_CONTROLS.values())

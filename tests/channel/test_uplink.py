@@ -21,6 +21,7 @@ from channel import (
     FullPower,
     IdealUplink,
     MinimumMSE,
+    NonCoherentUplink,
     RandomLinearCode,
     RandomMask,
     Rayleigh,
@@ -430,4 +431,9 @@ def test_a_negative_limit_is_refused() -> None:
 
 
 def test_uplinks_go_by_these_names() -> None:
-    assert {"ideal": IdealUplink, "over-the-air": AnalogUplink, "digital": DigitalUplink} == UPLINKS
+    assert {
+        "ideal": IdealUplink,
+        "over-the-air": AnalogUplink,
+        "non-coherent": NonCoherentUplink,
+        "digital": DigitalUplink,
+    } == UPLINKS

@@ -133,7 +133,7 @@ def test_the_power_limit_is_that_of_the_scenario_whichever_way_it_is_said() -> N
     for changes, power in (
         ({"channel": {"snr_db": 10.0, "noise_power": 2.0}}, 20.0),
         ({"power_control": {"power": 3.0}}, 3.0),
-        ({"power_control": {"power_dbm": 23.0}, "channel": {"units": "physical"}}, 10**2.3 / 1000),
+        ({"channel": {"units": "physical", "tx_power_dbm": 23.0}}, 10**2.3 / 1000),
         ({}, 1.0),
     ):
         uplink = build_uplink(Scenario.load(put(without, changes)), seed=0)
@@ -265,7 +265,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"channel.snr_db": None, "power_control.energy_per_round": 3.0},
         "power_control.energy_per_round = 3.0: a packet's air time follows from its bits, and its energy from that; "
-        "accepted: power_control.power, power_control.power_dbm or channel.snr_db",
+        "accepted: power_control.power, channel.tx_power_dbm or channel.snr_db",
     ),
     (
         {"strategy.name": "dingo", "training": {}},

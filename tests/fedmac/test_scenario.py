@@ -95,7 +95,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"power_control.power": -1}, ["power_control.power = -1", "a number >= 0"]),
     (
         {"power_control.power": 1, "power_control.energy_per_round": 2},
-        ["power_control.energy_per_round = 2", "power = 1", "accepted: one of power, power_dbm, energy_per_round"],
+        ["power_control.energy_per_round = 2", "power = 1", "accepted: one of power, energy_per_round"],
     ),
     (
         {"power_control": {"power": 1}, "channel": {"snr_db": 3}},
@@ -104,11 +104,11 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"channel": {"snr_db": 3, "units": "physical"}, "power_control": {}}, ["channel.snr_db = 3", "normalised"]),
     ({"channel": {"snr_db": 3, "noise_power": 0}, "power_control": {}}, ["channel.snr_db = 3", "noise_power > 0"]),
     ({"engine.ray_address": "auto"}, ["engine.ray_address = 'auto'", 'accepted: kind = "flower"']),
-    ({"power_control": {"power_dbm": 3}}, ["power_control.power_dbm = 3", "physical"]),
+    ({"power_control": {}, "channel": {"tx_power_dbm": 3}}, ["channel.tx_power_dbm = 3", "physical"]),
     ({"power_control.threshold": 0.1}, ["power_control.threshold = 0.1", '"truncated-inversion"']),
     ({"channel.fading": "rician"}, ["channel.k_factor_db: missing", 'fading = "rician"', "accepted: a number"]),
-    ({"channel.path_loss": "log-distance"}, ["channel.radius: missing", "accepted: a number > 0"]),
-    ({"channel.radius": 5}, ["channel.radius = 5.0", 'path_loss = "none"', 'accepted: path_loss = "log-distance"']),
+    ({"channel.path_loss": "log-distance"}, ["channel.cell_radius_m: missing", "accepted: a number > 0"]),
+    ({"channel.cell_radius_m": 5}, ["channel.cell_radius_m = 5.0", 'path_loss = "log-distance"']),
     ({"channel.shadowing_db": 8}, ["channel.shadowing_db = 8.0", 'path_loss = "log-distance"']),
     ({"engine.kind": "ray"}, ["engine.kind = 'ray'", '"local", "flower"']),
     ({"evaluation.every": 0}, ["evaluation.every = 0", "an integer >= 1"]),
@@ -284,12 +284,12 @@ def test_another_strategy_or_model_drops_its_parameters_and_keeps_the_shared_one
     [
         ({"channel": {"fading": "rician", "k_factor_db": 6.0}}, {"channel": {"fading": "none"}}),
         (
-            {"channel": {"path_loss": "log-distance", "radius": 50.0, "exponent": 2.5, "shadowing_db": 8.0}},
+            {"channel": {"path_loss": "log-distance", "cell_radius_m": 50.0, "exponent": 2.5, "shadowing_db": 8.0}},
             {"channel": {"path_loss": "none"}},
         ),
         (
-            {"channel": {"path_loss": "log-distance", "radius": 50.0, "shadowing_db": 8.0}},
-            {"channel": {"path_loss": "free-space", "carrier_hz": 1e9}},
+            {"channel": {"path_loss": "log-distance", "cell_radius_m": 50.0, "shadowing_db": 8.0}},
+            {"channel": {"path_loss": "free-space", "carrier_ghz": 1.0}},
         ),
         ({"channel": {"units": "physical", "noise_figure_db": 7.0}}, {"channel": {"units": "normalised"}}),
         (

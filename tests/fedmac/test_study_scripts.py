@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 import tomllib
 from collections.abc import Callable
@@ -104,6 +105,26 @@ def test_power_against_bit_rate_spends_the_budget_whatever_the_ratio(
     assert "| +10 dB |" in Path("study/table.md").read_text(encoding="utf-8")
 
 
+def test_planning_compares_all_variants_with_the_constant_budget_at_its_cost(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = load("planning")
+    monkeypatch.setattr(script, "CELLS", {"a cell": {"uplink.uses": 30, "data.shards": None, "data.partition": "iid"}})
+    monkeypatch.setattr(script, "RATES", [0.1, 0.3])
+    run(script, monkeypatch, "--seeds", "2", "--jobs", "1", "--out", "study")
+    table = Path("study/table.md").read_text(encoding="utf-8")
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in table.splitlines() if " | " in line}
+    variants = ("constant", "planned", "pilot", "warm-up", "planned-warm-up")
+    assert [name for name in rows if name != "variant"] == [*variants]
+    assert all(rows[name][2] == "60" for name in variants)  # 30 channel uses in each of two rounds, however spread
+    assert all(int(rows[name][3]) <= 20 for name in variants)  # ten units of noise energy in each
+    assert not rows["constant"][5]
+    assert all("±" in rows[name][5] for name in variants[1:])
+    pilot = json.loads(Path("study/a-cell/pilot.json").read_text(encoding="utf-8"))
+    assert [len(pilot[name]) for name in ("mean_norms", "largest_energies")] == [2, 2]
+    assert "<svg" in Path("study/planning.svg").read_text(encoding="utf-8")
+
+
 def test_dingo_over_the_air_is_tuned_run_and_goes_on_with_what_is_there(
     load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,7 +158,9 @@ def test_second_order_prints_costs_to_targets(
     assert "\n| dingo-safe | " in printed
 
 
-@pytest.mark.parametrize("name", ["bits_vs_accuracy", "analog_vs_digital", "dingo_over_the_air", "second_order"])
+@pytest.mark.parametrize(
+    "name", ["bits_vs_accuracy", "analog_vs_digital", "planning", "dingo_over_the_air", "second_order"]
+)
 def test_a_cell_that_is_not_there_is_named(
     name: str, load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,6 @@
 """Mean squared error of four power controls against SNR, over Rayleigh fading.
 
-usage: python scenarios/power_control_table.py [--devices 20] [--draws 2000] [--seed 0]
+usage: python scenarios/reproduce/power_control_table.py [--devices 20] [--draws 2000] [--seed 0]
 
 K devices with equal weights 1/K and peak power 1 send over i.i.d. Rayleigh channels; the table holds K² times the
 mean squared error of the received mean, with its standard error over the draws. Channel inversion has no ensemble
