@@ -120,6 +120,28 @@ def uniform_disc(devices: int, radius: float, minimum_distance: float, seed: int
     return np.sqrt(minimum_distance**2 + share * (radius**2 - minimum_distance**2))
 
 
+def around_receiver(distances: ArrayLike, seed: int) -> Real:
+    """Places at given distances from the receiver, each in a direction of its own.
+
+    Directions have a random stream to themselves: they change nothing of what depends on distances alone.
+
+    Parameters
+    ----------
+    distances : array, shape (N,)
+        m, > 0.
+    seed : int
+        The run's seed.
+
+    Returns
+    -------
+    ndarray, shape (N, 2)
+        m, the receiver at 0; directions are uniform.
+    """
+    lengths = _distances(distances, 0.0)
+    angle = generator(seed, "placement/direction").uniform(0.0, 2.0 * math.pi, lengths.shape)
+    return np.asarray(lengths[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1))
+
+
 def thermal_noise_power(bandwidth_hz: float, noise_figure_db: float = 0.0) -> float:
     """Noise in a band, W: 10^((-174 + NF + 10 log10 B - 30)/10).
 

@@ -17,6 +17,10 @@ Complex = NDArray[np.complex128]
 Real = NDArray[np.float64]
 
 
+class TraceEnds(ValueError):
+    """A trace has fewer rounds than a run has exchanges."""
+
+
 class GainTrace(Fading):
     """Gains from a file, path loss and all: with it, the channel's own power gain is 1.
 
@@ -73,12 +77,14 @@ class GainTrace(Fading):
 
         Raises
         ------
+        TraceEnds
+            Fewer rounds.
         ValueError
-            It is not: fewer rounds or devices, or other numbers of subbands or antennas.
+            Fewer devices, or other numbers of subbands or antennas.
         """
         _, recorded_subbands, recorded_devices, recorded_antennas = self._gains.shape
         if rounds > self.rounds:
-            raise ValueError(
+            raise TraceEnds(
                 f"{self.path}: the trace has {self.rounds} rounds; accepted: {rounds} or more, as the run has"
             )
         if devices > recorded_devices:

@@ -28,6 +28,9 @@ def read_recording(path: Path) -> Recording:
     if path.suffix.lower() == ".csv":
         return _read_csv(path).recording()
     _check_ending(path)
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):  # numpy would speak of pickles
+            raise ValueError(f"{path}: cannot be read as NPZ (no zip archive); accepted: named arrays of numbers")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: np.asarray(archive[name]) for name in archive.files}

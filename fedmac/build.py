@@ -25,10 +25,10 @@ from clients.losses import LOSSES
 from clients.models import MODELS
 from clients.models import build as build_named_model
 from clients.training import Trainer, Training, compute_device
-from fedmac.build_channel import build_channel, power_limit
+from fedmac.build_channel import build_channel, check_pilots, power_limit
 from fedmac.scenario import Scenario
 from fedmac.scenario_air import PowerControlSection
-from fedmac.scenario_errors import ScenarioError, below
+from fedmac.scenario_errors import ScenarioError, below, refusal
 from fedmac.scenario_sections import Data, UplinkSection
 from strategies.names import STRATEGIES, strategy_parameters
 
@@ -78,12 +78,33 @@ def _rehearse_one(scenario: Scenario, data: FederatedData, where: str) -> None:
             )
     with _refusing("strategy", where):
         build_strategy(scenario)
+    with _refusing("", where):
+        check_pilots(scenario, build_channel(scenario, scenario.seed), senders(scenario))
+    with _refusing("codec" if scenario.uplink.kind == "digital" else "uplink", where):
+        if scenario.uplink.kind == "over-the-air":
+            build_code(scenario.uplink).uses(trainer.size)
+    if scenario.plan.name != "constant":
+        with _refusing("plan", where):
+            check_plan(scenario, trainer.size)
     with _refusing("codec" if scenario.uplink.kind == "digital" else "uplink", where):
         uplink = build_uplink(scenario, scenario.seed, trainer.size)
-        if isinstance(uplink, AnalogUplink):
-            uplink.code.uses(trainer.size)
         if isinstance(uplink, DigitalUplink):
             uplink.check(trainer.size)
+    if isinstance(uplink, AnalogUplink):
+        _check_blocks(scenario, uplink, trainer.size, where)
+
+
+def _check_blocks(scenario: Scenario, uplink: AnalogUplink, size: int, where: str) -> None:
+    """Refuse resource blocks that no symbol of an update is in."""
+    uses, blocks = uplink.grant(size).uses, uplink.channel.grid.blocks
+    most = (uses + 1) // 2
+    if blocks > most and uplink.plan is None and not STRATEGIES[scenario.strategy.name].second_order:
+        slots = uplink.channel.slots
+        given = f"channel.subbands = {scenario.channel.subbands}" + (f" with slots = {slots}" if slots > 1 else "")
+        raise ScenarioError(
+            f"{where}{given}: {blocks} resource blocks for an exchange of {most} complex channel uses; accepted: at "
+            f"most {most} in all"
+        )
 
 
 def _check_layers(scenario: Scenario, trainer: Trainer, data: FederatedData, where: str) -> None:
@@ -271,6 +292,31 @@ def build_plan(scenario: Scenario, channel: Channel, power: float | None, size: 
     if section.pilot is not None:
         return Planner(plan, Pilot.from_json(section.pilot), section.every or 10)
     return Planner(plan, PowerLaw(section.exponent if section.exponent is not None else 0.5), section.every or 10)
+
+
+def check_plan(scenario: Scenario, size: int) -> None:
+    """Refuse limits that a plan's budget does not hold, and pilot runs that are none, for updates of `size` entries.
+
+    Raises
+    ------
+    ValueError
+        Naming the key, relative to the table, its value and what is accepted.
+    """
+    section, granted = scenario.plan, build_code(scenario.uplink).uses(size)
+    for key in ("min_uses", "max_uses"):
+        if (value := getattr(section, key)) is not None and value > size:
+            raise refusal(key, value, "more than updates have entries", f"an integer from 1 to {size}")
+    if section.min_uses is not None and section.min_uses > granted:
+        reason = f"the budget is uplink.ratio or uses in every round, {granted} channel uses"
+        raise refusal("min_uses", section.min_uses, reason, f"an integer from 1 to {granted}")
+    if section.pilot is not None and scenario.rounds:
+        try:
+            Pilot.from_json(section.pilot).predict(scenario.rounds, ())
+        except (OSError, ValueError, TypeError) as error:
+            said = (error.strerror or str(error)) if isinstance(error, OSError) else str(error).split("; accepted")[0]
+            why = said.removeprefix(f"{section.pilot} ")
+            accepted = f"a JSON file of {{mean_norms, largest_energies}}, each of {scenario.rounds} numbers"
+            raise refusal("pilot", section.pilot, why, accepted) from error
 
 
 def build_digital_uplink(scenario: Scenario, channel: Channel, power: float | None) -> DigitalUplink:

@@ -28,8 +28,10 @@ from channel.propagation import (
     watts_from_dbm,
 )
 from channel.trace import GainTrace
+from fedmac.air_refusals import refused_by_the_channel
 from fedmac.scenario import Scenario
 from fedmac.scenario_air import CELLS, ChannelSection, ImpairmentsSection
+from fedmac.scenario_errors import ScenarioError
 
 
 def build_channel(scenario: Scenario, seed: int) -> Channel:
@@ -37,18 +39,23 @@ def build_channel(scenario: Scenario, seed: int) -> Channel:
 
     Raises
     ------
-    ValueError
-        A trace that cannot be read, or is shorter than the run; a cell without the extra ``3gpp``.
+    ScenarioError
+        What a part refuses, by the scenario's key: a trace that cannot be read or is shorter than the run, a cell that
+        the standard has not, a cell without the extra ``3gpp``.
     """
+    with refused_by_the_channel(scenario):
+        return _channel(scenario, seed)
+
+
+def _channel(scenario: Scenario, seed: int) -> Channel:
     section, wrong, devices = scenario.channel, scenario.impairments, scenario.data.devices
-    bandwidth = 1e6 * section.bandwidth_mhz
-    noise_power = _noise_power(section, bandwidth)
+    noise_power = _noise_power(section)
     distances = _distances(section, devices, seed)
     return Channel(
         fading=_fading(scenario),
         power_gain=1.0 if distances is None else _power_gain(section, distances, seed),
         noise_power=noise_power,
-        bandwidth=bandwidth,
+        bandwidth=section.uses_per_second,
         physical=section.units == "physical",
         subbands=section.subbands,
         slots=wrong.slots or 1,
@@ -60,20 +67,42 @@ def build_channel(scenario: Scenario, seed: int) -> Channel:
     )
 
 
+def check_pilots(scenario: Scenario, channel: Channel, senders: int) -> None:
+    """Refuse more pilots than a coherence frame holds, with so many devices in an exchange.
+
+    Raises
+    ------
+    ScenarioError
+        Naming the key, its value and what is accepted.
+    """
+    wrong, subbands = scenario.impairments, scenario.channel.subbands
+    if wrong.pilots is None or wrong.frame_s is None or scenario.uplink.kind not in ("over-the-air", "digital"):
+        return
+    frame = int(channel.bandwidth * wrong.frame_s)
+    if wrong.pilots * senders * subbands >= frame:
+        most = (frame - 1) // (senders * subbands)
+        accepted = (f"1 to {most}, or " if most else "") + "a longer frame_s"
+        raise ScenarioError(
+            f"impairments.pilots = {wrong.pilots}: {senders} devices in {subbands} subband(s) send "
+            f"{wrong.pilots * senders * subbands} pilots, but a frame of frame_s = {wrong.frame_s} holds {frame} "
+            f"complex channel uses, and not only pilots; accepted: {accepted}"
+        )
+
+
 def power_limit(scenario: Scenario) -> float | None:
     """Limit on a device's power, W or normalised; None where the scenario limits its energy, or nothing."""
     section = scenario.channel
     if section.snr_db is not None:
-        noise_power = _noise_power(section, 1e6 * section.bandwidth_mhz)
+        noise_power = _noise_power(section)
         return float(noise_power * 10 ** (section.snr_db / 10))
     return scenario.power_control.power if section.tx_power_dbm is None else watts_from_dbm(section.tx_power_dbm)
 
 
-def _noise_power(section: ChannelSection, bandwidth: float) -> float:
+def _noise_power(section: ChannelSection) -> float:
     if section.noise_power is not None:
         return section.noise_power
     if section.units == "physical":
-        return thermal_noise_power(bandwidth, section.noise_figure_db or 0.0)
+        return thermal_noise_power(section.bandwidth_hz, section.noise_figure_db or 0.0)
     return 1.0
 
 
@@ -85,9 +114,9 @@ def _fading(scenario: Scenario) -> Fading:
         trace.check(scenario.rounds, scenario.data.devices, section.subbands, section.antennas)
         return trace
     if section.kind in CELLS:
-        return _cell(section, 1e6 * section.bandwidth_mhz)
+        return _cell(section)
     if section.fading in ("tdl", "cdl"):
-        return _delay_line(section, 1e6 * section.bandwidth_mhz)
+        return _delay_line(section)
     if section.fading == "rician":
         assert section.k_factor_db is not None
         return Rician(k_factor_db=section.k_factor_db)
@@ -97,7 +126,7 @@ def _fading(scenario: Scenario) -> Fading:
     return Rayleigh() if section.fading == "rayleigh" else AWGN()
 
 
-def _cell(section: ChannelSection, bandwidth: float) -> Fading:
+def _cell(section: ChannelSection) -> Fading:
     from channel.three_gpp import ThreeGPPCell
 
     given = section.model_dump(include={"cell_radius_m", "minimum_distance_m"}, exclude_none=True)
@@ -108,7 +137,7 @@ def _cell(section: ChannelSection, bandwidth: float) -> Fading:
     return ThreeGPPCell(
         section.kind,
         carrier_ghz=section.carrier_ghz,
-        bandwidth_hz=bandwidth,
+        bandwidth_hz=section.bandwidth_hz,
         speed_kmh=section.speed_kmh,
         round_s=section.interval_s,
         indoor_share=section.indoor,
@@ -116,7 +145,7 @@ def _cell(section: ChannelSection, bandwidth: float) -> Fading:
     )
 
 
-def _delay_line(section: ChannelSection, bandwidth: float) -> Fading:
+def _delay_line(section: ChannelSection) -> Fading:
     from channel.three_gpp import DelayLine
 
     assert section.carrier_ghz is not None
@@ -126,7 +155,7 @@ def _delay_line(section: ChannelSection, bandwidth: float) -> Fading:
         section.profile,
         delay_spread_s=1e-9 * (section.delay_spread_ns or 100.0),
         carrier_ghz=section.carrier_ghz,
-        bandwidth_hz=bandwidth,
+        bandwidth_hz=section.bandwidth_hz,
         speed_kmh=section.speed_kmh,
         round_s=section.interval_s,
     )

@@ -7,6 +7,26 @@ import re
 
 Catalogue = dict[str, tuple[str, dict[str, str]]]
 
+CHANNELS = {
+    "textbook": "The fading and path loss of the keys fading and path_loss.",
+    "umi": "3GPP TR 38.901: street canyon, base station below the roofs (extra 3gpp).",
+    "uma": "3GPP TR 38.901: urban macro cell, base station above the roofs (extra 3gpp).",
+    "rma": "3GPP TR 38.901: rural macro cell (extra 3gpp).",
+    "inh": "3GPP TR 38.901: open office (extra 3gpp).",
+    "inf": "3GPP TR 38.901: factory hall of sparse clutter, base station above it (extra 3gpp).",
+    "trace": "Gains by round and device out of a CSV or NPZ file: measured, or from another simulator.",
+}
+DELAY_LINES = {
+    "tdl": "3GPP TR 38.901: tapped delay line, profile A to E, without directions (extra 3gpp).",
+    "cdl": "3GPP TR 38.901: clustered delay line, profile A to E, with directions at the antennas (extra 3gpp).",
+}
+PLANS = {
+    "constant": "Every round may take the same.",
+    "power-law": "More to rounds of larger updates, whose norms are forecast by a power law fitted to past rounds.",
+    "pilot": "More to rounds of larger updates, by the norms that another run has left in a file.",
+}
+"""Names that stand for no class of their own."""
+
 
 def catalogue(kind: str | None = None) -> Catalogue:
     """For each kind the scenario key it belongs to, and its names with a line each.
@@ -17,7 +37,7 @@ def catalogue(kind: str | None = None) -> Catalogue:
     from channel.codes import CODES
     from channel.fading import FADINGS
     from channel.links import ACCESSES, LINKS
-    from channel.power import POWER_CONTROLS
+    from channel.power import COMBININGS, POWER_CONTROLS
     from channel.uplinks import UPLINKS
     from clients.data import PARTITIONS, SOURCES
     from clients.models import MODELS
@@ -37,7 +57,7 @@ def catalogue(kind: str | None = None) -> Catalogue:
             {n: s.summary + (" (needs a digital uplink)" if s.individual else "") for n, s in STRATEGIES.items()},
         ),
         "uplinks": ("uplink.kind", {n: _line(u) for n, u in UPLINKS.items()}),
-        "codes": ("uplink.code", {n: _line(c) for n, c in CODES.items()}),
+        "codes": ("uplink.code", {n: _line(c) for n, c in CODES.items() if getattr(c, "coherent", True)}),
         "codecs": (
             "codec.name",
             {n: _line(c) + notes.get(n, "") for n, c in codecs.items()},
@@ -45,7 +65,10 @@ def catalogue(kind: str | None = None) -> Catalogue:
         "links": ("link.name", {n: _line(link) for n, link in LINKS.items()}),
         "access": ("link.access", {n: _line(a) for n, a in ACCESSES.items()}),
         "power-controls": ("power_control.name", {n: _line(p) for n, p in POWER_CONTROLS.items()}),
-        "fadings": ("channel.fading", {n: _line(f) for n, f in FADINGS.items()}),
+        "combinings": ("power_control.combining", {n: _line(c) for n, c in COMBININGS.items()}),
+        "plans": ("plan.name", dict(PLANS)),
+        "channels": ("channel.kind", dict(CHANNELS)),
+        "fadings": ("channel.fading", {n: _line(f) for n, f in FADINGS.items()} | DELAY_LINES),
         "engines": ("engine.kind", dict(ENGINES)),
         "sinks": ("--sink", dict(SINKS)),
     }

@@ -17,10 +17,12 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import Tensor
 
+from channel.channel import Channel
 from channel.layout import Layout
 from clients.app import Workplace
 from clients.mean_objective import MeanObjective
 from clients.parameters import model_arrays
+from fedmac.air_refusals import met_on_the_air
 from fedmac.build import build_strategy, build_uplink
 from fedmac.record import RoundRecord
 from fedmac.scenario import Scenario, Variant
@@ -56,13 +58,15 @@ def learn(
     def note_round(record: RoundRecord) -> None:
         on_round({"variant": variant.name, "seed": seed} | record)
 
-    journal = _Journal(scenario, workplace, note_round)
+    uplink = build_uplink(scenario, seed, workplace.trainer.size)
+    placement = placement_record(uplink.channel, scenario.data.devices, seed)
+    journal = _Journal(scenario, workplace, note_round, placement)
     inner = build_strategy(scenario)
     if isinstance(inner, IterativeStrategy):
         inner.on_iteration = journal.note_iteration
-    strategy = OverTheAir(inner, build_uplink(scenario, seed), seed=seed, on_exchange=journal.note_exchange)
+    strategy = OverTheAir(inner, uplink, seed=seed, on_exchange=journal.note_exchange)
     initial = model_arrays(workplace.trainer.model)
-    with quiet_flower():
+    with quiet_flower(), met_on_the_air(scenario):
         result = strategy.start(
             grid,
             ArrayRecord({name: Array(array) for name, array in initial.items()}),
@@ -74,13 +78,36 @@ def learn(
     return {name: array.numpy() for name, array in result.arrays.items()} or initial
 
 
+def placement_record(channel: Channel, devices: int, seed: int) -> dict[str, Any] | None:
+    """Where devices are when a run begins, for its record (docs/record.md); None where nothing places them."""
+    positions = channel.positions(0, devices, seed)
+    if positions is None:
+        return None
+    sees = channel.fading.line_of_sight(0, devices, seed)
+    with np.errstate(divide="ignore"):  # a device out of reach: minus infinity, null in the record
+        gains_db = 10.0 * np.log10(channel.mean_power(0, devices, seed))
+    return {
+        "x_m": positions[:, 0].tolist(),
+        "y_m": positions[:, 1].tolist(),
+        "line_of_sight": None if sees is None else sees.tolist(),
+        "mean_gain_db": gains_db.tolist(),
+    }
+
+
 class _Journal:
     """Joins what the air reports of a round with the server's evaluation."""
 
-    def __init__(self, scenario: Scenario, workplace: Workplace, on_round: Callable[[RoundRecord], None]) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        workplace: Workplace,
+        on_round: Callable[[RoundRecord], None],
+        placement: dict[str, Any] | None,
+    ) -> None:
         self.scenario = scenario
         self.workplace = workplace
         self.on_round = on_round
+        self.placement = placement
         self.exchange: dict[str, Any] = {}
         self.iteration: dict[str, Any] = {}
         self.start = time.perf_counter()
@@ -99,6 +126,10 @@ class _Journal:
         record["failures"] = before.get("failures", []) + record["failures"]
         if "not_asked" in before:
             record["not_asked"] = before["not_asked"] + record.get("not_asked", [])
+        if "warnings" in before:
+            record["warnings"] = list(dict.fromkeys(before["warnings"] + record.get("warnings", [])))
+        if "pilot_uses" in before:
+            record["pilot_uses"] = before["pilot_uses"] + record.get("pilot_uses", 0)
         if "control_bits" in before:
             record["control_bits"] = before["control_bits"] + record.get("control_bits", 0)
         # Scalars on the control channel say nothing of the air, and leave what was said of it.
@@ -114,6 +145,8 @@ class _Journal:
         if round == 0:
             record["parameters"] = self.workplace.trainer.size
             record["training_examples"] = sum(map(len, self.workplace.data.parts))
+            if self.placement is not None:
+                record["placement"] = self.placement
         every, last = self.scenario.evaluation.every, self.scenario.rounds
         start = time.perf_counter()
         if round % every == 0 or round == last:

@@ -15,6 +15,7 @@ from fedmac.scenario_air import ChannelSection, ImpairmentsSection, PlanSection,
 from fedmac.scenario_errors import ScenarioError, explain, missing, refusal, shown
 from fedmac.scenario_factors import FACTOR_CODEC_NAMES, check_factors
 from fedmac.scenario_merge import NOT_IN_VARIANTS, STEP_KEYS, hold_in_variant, merge, nest
+from fedmac.scenario_paths import found_from
 from fedmac.scenario_sections import (
     CodecSection,
     Data,
@@ -144,6 +145,12 @@ class Scenario(Section):
         if mode == "no":
             reason = f'uplink.kind = "{self.uplink.kind}" has noise'
             raise refusal("strategy.over_the_air", mode, reason, '"auto", "safe" or "as-published"')
+        if self.uplink.kind == "non-coherent":
+            reason = f'the error of energies is not to be heard, and strategy.name = "{name}" goes by it'
+            raise refusal("uplink.kind", self.uplink.kind, reason, '"ideal", "over-the-air"')
+        if self.uplink.code == "majority-vote":
+            reason = f'steps of one size, but strategy.name = "{name}" sends vectors that are no updates'
+            raise refusal("uplink.code", self.uplink.code, reason, '"uncoded"')
         if self.uplink.code != "uncoded" and mode != "as-published" and not chosen.get("coded_exchanges"):
             accepted = '"uncoded"' + (", or strategy.coded_exchanges = true" if name == "dingo" else "")
             raise refusal("uplink.code", self.uplink.code, SEPARATELY_CODED, accepted)
@@ -169,8 +176,8 @@ class Scenario(Section):
             message names the key's path, the value and what is accepted.
         """
         content = _read(source)
-        overrides = nest(overrides or {})
-        content = merge(content, overrides)
+        overrides = found_from(None, nest(overrides or {}))
+        content = merge(found_from(None, content), overrides)
         variants = content.get("variants", [])
         if isinstance(variants, list) and all(isinstance(v, dict) for v in variants):
             content["variants"] = [hold_in_variant(v, overrides) for v in variants]
@@ -242,7 +249,7 @@ def _read(source: str | Path | Mapping[str, Any] | Scenario) -> dict[str, Any]:
         return copy.deepcopy(dict(source))
     path = Path(source)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return found_from(path.parent, tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ScenarioError(f"{path}: no such scenario file; `fedmac new` writes one to start from") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -13,6 +13,9 @@ from fedmac.scenario_table import Count, NonNegative, Positive, Ratio, Section, 
 CELLS = ("umi", "uma", "rma", "inh", "inf")
 """Kinds of channel that are a cell of 3GPP TR 38.901."""
 
+DISCS = ("umi", "uma", "rma")
+"""Those of them that are round; the others are halls."""
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decibels = Annotated[float, Field(ge=-300, le=300)]
 """What a ratio can be in dB: beyond it 10^(x/10) leaves the floating-point numbers, and long before that the world."""
@@ -101,7 +104,13 @@ class ChannelSection(Section):
     tx_power_dbm: Decibels | None = Field(None, description="a device's power limit in dBm (physical units)")
     noise_power: NonNegative | None = Field(None, description="default 1 (normalised) or thermal (physical)")
     noise_figure_db: Decibels | None = Field(None, description="of the receiver (physical units)")
-    bandwidth_mhz: Positive = Field(1.0, description="two real channel uses take 1/bandwidth seconds")
+    bandwidth_mhz: Positive | None = Field(
+        None, description="two real channel uses take 1/bandwidth seconds (default 1)"
+    )
+    prbs: Count | None = Field(None, description="physical resource blocks of an OFDM grid, instead of bandwidth_mhz")
+    subcarrier_khz: Literal[15, 30, 60, 120] | None = Field(
+        None, description="of prbs: subcarrier spacing (default 15); twelve make a block, and a 15th of time is prefix"
+    )
     subbands: Count = Field(1, description="parts of the band that fade on their own")
     antennas: Count = Field(1, description="of the receiver")
     carrier_ghz: Positive | None = Field(None, description="carrier frequency, of cells, free-space, tdl and cdl")
@@ -121,6 +130,18 @@ class ChannelSection(Section):
     exponent: Positive | None = Field(None, description="of log-distance (default 3)")
     reference_loss_db: Decibels | None = Field(None, description="of log-distance: loss at 1 m")
     shadowing_db: NonNegative = Field(0.0, description="standard deviation of log-normal shadowing, of log-distance")
+
+    @property
+    def bandwidth_hz(self) -> float:
+        """What is occupied, and lets noise in."""
+        if self.prbs is not None:
+            return 12e3 * self.prbs * (self.subcarrier_khz or 15)
+        return 1e6 * (self.bandwidth_mhz or 1.0)
+
+    @property
+    def uses_per_second(self) -> float:
+        """Complex channel uses; of an OFDM grid 14 symbols in the time of 15, the rest is cyclic prefix (TS 38.211)."""
+        return self.bandwidth_hz if self.prbs is None else self.bandwidth_hz * 14.0 / 15.0
 
     @model_validator(mode="before")
     @classmethod
@@ -155,6 +176,7 @@ class ChannelSection(Section):
         if self.cell_radius_m is not None and self.cell_radius_m <= (self.minimum_distance_m or 0.0):
             accepted = f"a number > minimum_distance_m = {self.minimum_distance_m}"
             raise refusal("cell_radius_m", self.cell_radius_m, "no room for devices", accepted)
+        self._has_one_band()
         self._has_one_noise()
         return self
 
@@ -169,7 +191,7 @@ class ChannelSection(Section):
         if self.kind in CELLS and self.units != "physical":
             raise refusal("units", self.units, f'kind = "{self.kind}" is in watts and metres', '"physical"')
         moves = self.kind in CELLS or self.fading in ("tdl", "cdl")
-        in_disc = self.kind in ("umi", "uma", "rma") or self.path_loss != "none"
+        in_disc = self.kind in DISCS or self.path_loss != "none"
         of_cells = 'kind = "umi", "uma", "rma", "inh" or "inf"'
         where = {
             "speed_kmh": (moves, f'{of_cells}, or fading = "tdl" or "cdl"'),
@@ -180,12 +202,20 @@ class ChannelSection(Section):
                 in_disc or self.kind in CELLS,
                 f'{of_cells}, or path_loss = "log-distance" or "free-space"',
             ),
-            "indoor": (self.kind in ("umi", "uma", "rma"), 'kind = "umi", "uma" or "rma"'),
+            "indoor": (self.kind in DISCS, 'kind = "umi", "uma" or "rma"'),
         }
         for key, (has_meaning, accepted) in where.items():
             value = getattr(self, key)
             if not has_meaning and value != type(self).model_fields[key].default:
                 raise refusal(key, value, "nothing here depends on it", accepted)
+
+    def _has_one_band(self) -> None:
+        if self.prbs is not None and self.bandwidth_mhz is not None:
+            raise refusal("bandwidth_mhz", self.bandwidth_mhz, f"prbs = {self.prbs} is given too", "one of the two")
+        if self.subcarrier_khz is not None and self.prbs is None:
+            raise refusal("subcarrier_khz", self.subcarrier_khz, "has no meaning without prbs", "prbs with it")
+        if self.prbs is not None and self.subbands > self.prbs:
+            raise refusal("subbands", self.subbands, f"prbs = {self.prbs} are fewer", f"at most {self.prbs}")
 
     def _has_one_noise(self) -> None:
         if self.snr_db is not None and (self.units == "physical" or self.path_loss != "none"):
@@ -239,7 +269,7 @@ class ImpairmentsSection(Section):
         }
         for key, owner in owners.items():
             value, chosen = getattr(self, key), getattr(self, owner)
-            if value is not None and chosen in (None, 0.0):
+            if value is not None and chosen == type(self).model_fields[owner].default:
                 raise refusal(key, value, f"has no meaning without {owner}", f"{owner} with it")
         if self.mean_outage is not None and self.availability == 1.0:
             reason = "availability = 1.0: no device is ever away"

@@ -42,9 +42,9 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
-def meant(word: object, accepted: Sequence[str]) -> str:
-    """``did you mean …? `` where an accepted word is close, else nothing."""
-    close = difflib.get_close_matches(str(word), accepted, n=1)
+def meant(word: object, accepted: Sequence[object]) -> str:
+    """``did you mean …? `` where an accepted word is close, else nothing; numbers are not misspelt."""
+    close = difflib.get_close_matches(str(word), [word for word in accepted if isinstance(word, str)], n=1)
     return f"did you mean {close[0]}? " if close else ""
 
 

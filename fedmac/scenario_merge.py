@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from fedmac.scenario_air import CELLS, DISCS
 from fedmac.scenario_errors import ScenarioError
 from strategies.names import STRATEGIES
 
@@ -31,6 +32,7 @@ SELECTORS: dict[str, dict[str, frozenset[str]]] = {
         "fading": frozenset({"k_factor_db", "correlation", "profile", "delay_spread_ns"}),
         "path_loss": frozenset({"exponent", "reference_loss_db", "shadowing_db"}),
     },
+    "impairments": dict.fromkeys(("timing_error_ns", "frequency_offset_hz", "availability"), frozenset()),
 }
 """Keys that choose what others mean, with the others: these are let go when the choice changes."""
 
@@ -64,33 +66,26 @@ OPEN_SELECTORS: dict[str, tuple[str, frozenset[str]]] = {
 OF_CODES = frozenset({"code", "ratio", "uses", "decoder", "error_feedback", "sparsity", "step", "erasure", "trace"})
 """Keys of the uplink table about analog codes."""
 
-CELL_KEYS = frozenset(
-    {
-        "carrier_ghz", "cell_radius_m", "minimum_distance_m", "indoor", "speed_kmh", "interval_s", "noise_figure_db",
-        "tx_power_dbm",
-    }
-)  # fmt: skip
-"""Keys of the channel table that a cell has, and a textbook channel mostly has not."""
-
-ENDING_CHOICES: dict[tuple[str, str], tuple[tuple[str, ...], frozenset[str]]] = {
+ENDING_CHOICES: dict[tuple[str, str], tuple[tuple[str | float, ...], frozenset[str]]] = {
     ("uplink", "code"): (("uncoded", "majority-vote"), frozenset({"ratio", "uses"})),
     ("uplink", "kind"): (("digital", "non-coherent"), OF_CODES),
-    ("channel", "kind"): (("textbook",), CELL_KEYS),
-    ("channel", "path_loss"): (("none",), frozenset({"cell_radius_m", "minimum_distance_m"})),
+    ("impairments", "timing_error_ns"): ((0.0,), frozenset({"cyclic_prefix_ns"})),
+    ("impairments", "frequency_offset_hz"): ((0.0,), frozenset({"slots", "slot_s", "pilot_slots"})),
+    ("impairments", "availability"): ((1.0,), frozenset({"mean_outage"})),
     ("link", "packets"): (("as-coded",), frozenset({"fill"})),
     ("link", "name"): (("fixed-rate",), frozenset({"outer_loop"})),
 }
 """Choices that leave no meaning even to keys which all the other choices share."""
 
-RIVALS: dict[str, frozenset[str]] = {
-    "channel": frozenset({"snr_db", "tx_power_dbm"}),
-    "power_control": frozenset({"power", "energy_per_round"}),
-    "training": frozenset({"local_epochs", "local_batches"}),
-    "uplink": frozenset({"ratio", "uses"}),
+RIVALS: dict[str, tuple[frozenset[str], ...]] = {
+    "channel": (frozenset({"snr_db", "tx_power_dbm"}), frozenset({"bandwidth_mhz", "prbs"})),
+    "power_control": (frozenset({"power", "energy_per_round"}),),
+    "training": (frozenset({"local_epochs", "local_batches"}),),
+    "uplink": (frozenset({"ratio", "uses"}),),
 }
 """Keys of which a table takes one: setting one of them lets go of the others."""
 
-POWER_LIMITS = {"channel": RIVALS["channel"], "power_control": RIVALS["power_control"]}
+POWER_LIMITS = {table: RIVALS[table][0] for table in ("channel", "power_control")}
 """Keys of two tables that set the same limit: setting it in one table lets go of it in the other."""
 
 STEP_KEYS = ("learning_rate", "warm_up", "local_steps", "local_epochs", "local_batches", "batch_size", "momentum")
@@ -149,8 +144,38 @@ def _dropped(table: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> set[
     selector, kept = OPEN_SELECTORS.get(table, ("", frozenset()))
     if selector in new and new[selector] != old.get(selector):
         dropped |= old.keys() - kept
-    rivals = RIVALS.get(table, frozenset())
-    return dropped | rivals if rivals & new.keys() else dropped
+    if table == "channel":
+        dropped |= _of_another_channel(old, new)
+    return dropped.union(*(rivals for rivals in RIVALS.get(table, ()) if rivals & new.keys()))
+
+
+def _of_another_channel(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    """The keys of an old channel that the new one has no use for: a cell's on a textbook channel, and so on."""
+    owned, of_grids = SELECTORS["channel"], {"subcarrier_khz"} if "bandwidth_mhz" in new else set()
+    if not owned.keys() & new.keys():
+        return of_grids
+    chosen, before = _channel_choices(old, new), _channel_choices(old, {})
+    dropped = {key for selector in owned if chosen[selector] != before[selector] for key in owned[selector]}
+    kind, cell, free_space = chosen["kind"], chosen["kind"] in CELLS, chosen["path_loss"] == "free-space"
+    moves = cell or chosen["fading"] in ("tdl", "cdl")
+    in_disc = kind in DISCS or chosen["path_loss"] != "none"
+    useless = {
+        "speed_kmh": not moves,
+        "interval_s": not moves,
+        "carrier_ghz": not (moves or free_space),
+        "cell_radius_m": not in_disc,
+        "minimum_distance_m": not in_disc,
+        "indoor": kind not in DISCS,
+    }
+    return dropped | of_grids | {key for key, drop in useless.items() if drop}
+
+
+def _channel_choices(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """What the channel is once `new` is put over `old`, defaults included: those of another kind are its own."""
+    kind = new.get("kind", old.get("kind", "textbook"))
+    kept = old if kind == old.get("kind", "textbook") else {}
+    usual = {"units": "physical" if kind in CELLS else "normalised", "fading": "none", "path_loss": "none"}
+    return {"kind": kind} | {key: new.get(key, kept.get(key, default)) for key, default in usual.items()}
 
 
 def hold_in_variant(variant: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,9 +198,9 @@ def hold_in_variant(variant: Mapping[str, Any], overrides: Mapping[str, Any]) ->
 
 
 def _about_the_same(table: str, key: str, own: Mapping[str, Any]) -> bool:
-    rivals = RIVALS.get(table, frozenset())
+    rivals = next((rivals for rivals in RIVALS.get(table, ()) if key in rivals), frozenset())
     chooses = key in SELECTORS.get(table, {}) or key == OPEN_SELECTORS.get(table, ("",))[0]
-    return key in own or chooses or (key in rivals and bool(rivals & own.keys()))
+    return key in own or chooses or bool(rivals & own.keys())
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -193,9 +193,11 @@ class AirGrid(Grid):
             return replies
         self.get_node_ids()
         self.exchanges += 1
-        messages = self._reachable(messages)
-        if not messages:
-            return []
+        reachable = self._reachable(messages)
+        if not reachable:
+            nobody = [Failure(device, UNREACHABLE) for device in self._not_asked]
+            return self._unheard(messages, nobody) if BLOCKS_KEY in messages[0].content.config_records else []
+        messages = reachable
         if isinstance(self.uplink, DigitalUplink):
             return self._exchange_packets(self.uplink, messages, timeout)
         if not isinstance(self.uplink, MeanUplink):

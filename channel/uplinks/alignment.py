@@ -97,6 +97,8 @@ def align(
         for block in state.believed
     ]
     combiners = np.stack([block.combiner for block in blocks])
+    # The phase of f is of no consequence to power control, but to what converters round: searches leave it to chance.
+    combiners = combiners * np.exp(-1j * np.angle(combiners[:, :1]))
     return Alignment(
         np.stack([block.allocation.amplitudes for block in blocks]),
         np.array([float(block.allocation.receive_scale) for block in blocks]),

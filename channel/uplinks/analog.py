@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from channel.channel import Channel, ChannelState
+from channel.channel import Channel, ChannelState, Pilots
 from channel.codes import Code
 from channel.impairments import ADC, Amplifier
 from channel.ledger import Cost
@@ -161,13 +161,13 @@ class AnalogUplink(MeanUplink):
             "signal_mse_measured": float((received - sent.air.wanted).square().mean()),
             "signal_mse_predicted": alignment.mse if self._is_linear else None,
         }
-        if alignment.warnings:
-            record["warnings"] = list(alignment.warnings)
+        if warnings := [*alignment.warnings, *self._plan_warnings(exchange)]:
+            record["warnings"] = warnings
         record |= self._aggregate_error(sent.air, update, code, noise_variance)
         if self.trace:
             symbols = cohort.symbols(code, code_seed) if sent.symbols is None else sent.symbols
             record |= _transmit_statistics(symbols)
-        pilots = self.channel.pilots(len(cohort.devices), uses)
+        pilots = self._pilots(len(cohort.devices), uses, block)
         radiated = self.channel.energy(amplitudes, uses) * sent.radiated
         self._tell_plan(exchange, code, size, received, noise_variance, alignment, limit, radiated)
         cost = Cost(
@@ -185,6 +185,17 @@ class AnalogUplink(MeanUplink):
             noise_variance=self._known_error(received, code, size, alignment.mse, noise_variance),
             snr=_ratio(granted * float(np.mean(np.abs(state.gains) ** 2)), state.noise_power),
         )
+
+    def _pilots(self, devices: int, uses: int, block: int) -> Pilots:
+        """Of an exchange in one coherence frame the first block's are those of all."""
+        if block and math.isinf(self.channel.impairments.frame_seconds):
+            return Pilots(0, 0.0)
+        return self.channel.pilots(devices, uses)
+
+    def _plan_warnings(self, exchange: int) -> list[str]:
+        """What the plan had to do without when it was made for this exchange."""
+        made_for = f"round {exchange - 1}:"
+        return [] if self.plan is None else [said for said in self.plan.warnings if said.startswith(made_for)]
 
     def _learn(self, cohort: Cohort, limit: float, seed: int) -> None:
         """Let a power control that goes by the channel's statistics see them, once a run."""

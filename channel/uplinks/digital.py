@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from channel.channel import Channel
+from channel.channel import Channel, Pilots
 from channel.codecs import Codec, ErrorFeedback, FactorCodec, NestedDitheredQuantizer
 from channel.codecs.ceo import last_of_first_group
 from channel.codecs.packet import Packing
@@ -40,7 +40,8 @@ class Delivery:
         Why a packet did not; empty for those that did.
     cost : Cost
         What the exchange took; bits are those of all packets that were sent, arrived or not, counted once however often
-        their blocks were sent, and what each sender says on the control channel. Who is silent costs nothing.
+        their blocks were sent, and what each sender says on the control channel. Who is silent costs nothing but its
+        pilots: where the channel is known from those, all K send them, before the time until the deadline begins.
     record : dict
         Figures for the run's record (JSON-ready).
     """
@@ -209,10 +210,11 @@ class DigitalUplink(Uplink):
             experience.outer_loop.update(devices, sent.lost, sent.attempts - sent.lost)
         on_air = sent.attempts > 0
         said = CONTROL_BITS if self.adaptation.needs_norms else WEIGHT_BITS
+        pilots = self.channel.pilots(len(devices), sent.uses)
         cost = Cost(
-            uses=sent.uses,
-            energy=sent.energy,
-            air_time=sent.air_time,
+            uses=sent.uses + pilots.uses,
+            energy=sent.energy + self._drawn_for(pilots, len(devices)),
+            air_time=sent.air_time + self.channel.seconds(pilots.uses),
             bits=int(np.sum(np.asarray(bits)[on_air])) + said * int(on_air.sum()),
         )
         record = {
@@ -224,9 +226,18 @@ class DigitalUplink(Uplink):
             "gains": np.asarray(budget.gains).tolist(),
             "arrived": devices[sent.arrived].tolist(),
         }
+        if pilots.uses:
+            record["pilot_uses"] = pilots.uses
         if experience.outer_loop is not None:
             record["offsets_db"] = experience.outer_loop.offsets_db[devices].tolist()
         return Delivery(sent.arrived, self._reasons(sent, known.reachable), cost, record)
+
+    def _drawn_for(self, pilots: Pilots, devices: int) -> float:
+        """What pilots draw from each device: amplifier and circuits, as for packets."""
+        own_uses = pilots.uses // devices
+        return pilots.energy / self.amplifier_efficiency + float(
+            self.channel.energy(np.sqrt([self.circuit_power]), own_uses)[0]
+        )
 
     @property
     def has_deadline(self) -> bool:

@@ -69,6 +69,7 @@ def main() -> None:
 def _explain(error: Exception) -> int:
     """Say what went wrong, and the exit code. Our own errors need no traceback."""
     from clients.sources import DataUnavailable
+    from fedmac.air_refusals import AirError
     from fedmac.engines.flower import EngineError
     from fedmac.engines.workers import WorkerDied
     from fedmac.record import FolderInTheWay, NoRunHere, RecordError
@@ -77,7 +78,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, FolderInTheWay | NoRunHere | DataUnavailable):
         say(str(error))
         return BAD_INPUT
-    if isinstance(error, RecordError | EngineError | WorkerDied | NobodyAnswers):
+    if isinstance(error, RecordError | EngineError | WorkerDied | NobodyAnswers | AirError):
         say(str(error))
         return FAILURE
     traceback.print_exception(error)

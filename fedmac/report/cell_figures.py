@@ -16,8 +16,8 @@ MAX_POINTS = 150  # devices drawn of a variant over distance; the line through t
 STEPS = 200  # of the share of gains below a level
 RINGS = 10  # of as many devices each, whose means are the line over distance
 SMALLEST, LARGEST = 6.0, 12.0  # marks of devices never and always heard, pixels
-SIGHT = {1.0: ("line of sight", "circle"), 0.0: ("no line of sight", "diamond")}
-"""Whether a device saw the base station: what the map calls it, and its mark."""
+SIGHT = {True: ("line of sight", "circle"), False: ("no line of sight", "diamond"), None: ("device", "circle")}
+"""Whether a device saw the base station, None where the record does not say: what it is called, and its mark."""
 
 
 def map_figure(table: pd.DataFrame, colours: tuple[float, float], energy_unit: str | None = None) -> go.Figure:
@@ -33,10 +33,10 @@ def map_figure(table: pd.DataFrame, colours: tuple[float, float], energy_unit: s
         Such as ``J``.
     """
     figure = base_figure("x (m)")
-    for sees, devices in table.groupby(table["line_of_sight"].fillna(-1.0), sort=True):
-        name, symbol = SIGHT.get(float(sees), ("device", "circle"))
-        # Heard ones first: the legend shows the mark of the first.
-        _add_devices(figure, devices.sort_values("heard", ascending=False, kind="stable"), name, symbol, energy_unit)
+    for sees, (name, symbol) in SIGHT.items():
+        devices = table[table["line_of_sight"].eq(sees) if sees is not None else table["line_of_sight"].isna()]
+        if len(devices):
+            _add_devices(figure, devices, name, symbol, energy_unit)
     figure.add_trace(
         go.Scatter(
             x=[0],
@@ -50,10 +50,19 @@ def map_figure(table: pd.DataFrame, colours: tuple[float, float], energy_unit: s
     # Equal metres both ways, whatever the width of the page.
     figure.update_xaxes(constrain="domain")
     figure.update_yaxes(title_text="y (m)", scaleanchor="x", scaleratio=1, constrain="domain")
-    bar = {"title": {"text": "mean gain (dB)", "side": "right"}, "thickness": 14}
+    # The scale of colours above: beside the map it would take a third of a phone's width.
+    bar = {
+        "title": {"text": "mean gain (dB)", "side": "top"},
+        "orientation": "h",
+        "thickness": 14,
+        "lenmode": "pixels",
+        "len": 240,
+        "y": 1.0,
+        "yanchor": "bottom",
+    }
     figure.update_layout(
         height=560,
-        legend={"itemsizing": "constant"},
+        margin={"t": 90},
         coloraxis={"colorscale": "Viridis", "cmin": colours[0], "cmax": colours[1], "colorbar": bar},
     )
     return figure
@@ -62,7 +71,7 @@ def map_figure(table: pd.DataFrame, colours: tuple[float, float], energy_unit: s
 def gain_figure(
     table: pd.DataFrame, devices: NDArray[np.intp], gains: NDArray[np.float64], noise_level: float | None
 ) -> go.Figure:
-    """Draw the share of gains (a device in a round it sent in, dB) at or below each level.
+    """Draw the share of gains (a device in a round it took part in, dB) at or below each level.
 
     All together, and by line of sight where `table` knows of it. A vertical line stands at `noise_level`: there a
     device at its power limit arrives as strong as the noise.
@@ -72,7 +81,7 @@ def gain_figure(
     sees = table["line_of_sight"].to_numpy()[devices]
     groups = {"all devices": np.ones(len(gains), dtype=np.bool_)}
     if len(np.unique(sees[~np.isnan(sees)])) > 1:
-        groups |= {name: sees == value for value, (name, _) in SIGHT.items()}
+        groups |= {name: sees == value for value, (name, _) in SIGHT.items() if value is not None}
     for index, (name, chosen) in enumerate(groups.items()):
         if not chosen.any():
             continue
@@ -115,9 +124,7 @@ def distance_figure(
     return figure
 
 
-def _add_devices(
-    figure: go.Figure, devices: pd.DataFrame, name: str, symbol: str, energy_unit: str | None
-) -> None:
+def _add_devices(figure: go.Figure, devices: pd.DataFrame, name: str, symbol: str, energy_unit: str | None) -> None:
     heard = devices["heard"].to_numpy()
     size = SMALLEST + (LARGEST - SMALLEST) * np.nan_to_num(heard)
     details = np.column_stack([devices.index, devices[["distance_m", "mean_gain_db", "heard", "energy"]]])
@@ -132,8 +139,11 @@ def _add_devices(
             y=devices["y_m"].to_numpy(np.float32),
             customdata=details.astype(np.float32),
             name=name,
+            legendgroup=name,
+            showlegend=False,
             mode="markers",
             marker={
+                "opacity": 1.0,  # where sizes differ plotly would make it less
                 "symbol": [symbol if share != 0 else f"{symbol}-open" for share in heard],
                 "size": size.astype(np.float32),
                 "color": devices["mean_gain_db"].to_numpy(np.float32),
@@ -142,6 +152,11 @@ def _add_devices(
             },
             hovertemplate="<br>".join(lines) + "<extra></extra>",
         )
+    )
+    # The legend has no colour for a trace of many, and shows this one in its place.
+    mark = {"symbol": symbol, "size": 10, "color": "#808080"}
+    figure.add_trace(
+        go.Scatter(x=[None], y=[None], name=name, legendgroup=name, mode="markers", marker=mark, hoverinfo="skip")
     )
 
 

@@ -58,7 +58,7 @@ def _gains(record: Record, tables: dict[str, pd.DataFrame]) -> str:
     return figure_part(
         "cell-gains",
         "Gains",
-        "Share of the channel gains, fading included, at or below a level: every device in every round it sent in,"
+        "Share of the channel gains, fading included, at or below a level: every device in every round it took part in,"
         " first seed. Line of sight is as it was at the start. Left of the dashed line a device at its power limit"
         " arrives weaker than the noise of the whole band.",
         {", ".join(names): figure for names, figure in views.values()},

@@ -8,6 +8,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from fedmac.report.cell_section import cell_section
 from fedmac.report.device_section import device_section
 from fedmac.report.folder import Record
 from fedmac.report.plot import figure_section, script_json
@@ -33,6 +34,7 @@ def render_page(record: Record, live: str | None = None, version: str | None = N
         *learning_sections(record),
         objective_section(record),
         *air_sections(record),
+        cell_section(record),
         device_section(record),
         clock_section(record),
         setting_section(record),

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedmac.report.device_figures import device_tables
+from fedmac.report.over_seeds import finite
 
 PLACED = ("x_m", "y_m", "mean_gain_db")
 
@@ -43,7 +44,7 @@ def placement_tables(rounds: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def gains_db(rounds: pd.DataFrame, variant: str) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return the devices that sent and their gains, 20 log10 |h_k| in dB, over all rounds of the first seed."""
+    """Return the devices that took part and their gains, 20 log10 |h_k| in dB, over all rounds of the first seed."""
     rows = rounds[rounds["variant"] == variant]
     devices, gains = [np.empty(0)], [np.empty(0)]
     for ids, values in zip(rows["devices"], rows["gains"], strict=True):
@@ -61,10 +62,12 @@ def noise_level_db(rounds: pd.DataFrame, variant: str) -> float | None:
     None where limits differ between devices or rounds, there is no noise, or the record says neither.
     """
     rows = rounds[(rounds["variant"] == variant) & rounds["noise_power"].gt(0)]
-    limits = {float(limit) for value in rows["power_limit"] if value is not None for limit in np.ravel(value)}
-    if len(limits) != 1 or not 0 < (limit := limits.pop()) < np.inf:
+    # Of the first seed only: of others the report keeps nothing by device.
+    known = [np.ravel(np.asarray(value, dtype=np.float64)) for value in rows["power_limit"] if value is not None]
+    limits = np.unique(finite(np.concatenate([np.empty(0), *known])))
+    if len(limits) != 1 or limits[0] <= 0:
         return None
-    return float(10.0 * np.log10(rows["noise_power"].median() / limit))
+    return float(10.0 * np.log10(rows["noise_power"].median() / limits[0]))
 
 
 def _placements(rounds: pd.DataFrame) -> dict[Any, Mapping[str, Any]]:

@@ -75,9 +75,42 @@ name = "lossy"
 uplink.kind = "digital"
 codec = { name = "scaled-sign", error_feedback = 1.0 }
 link = { name = "fixed-rate", bits_per_use = 6.0 }
+
+[[variants]]
+name = "everything"
+power_control.combining = "zero-forcing"
+channel = { subbands = 3, antennas = 2 }
+plan = { name = "power-law", every = 1 }
+
+[variants.impairments]
+pilots = 1
+frame_s = 1e-4
+csi_correlation = 0.95
+phase_error_deg = 5.0
+timing_error_ns = 50.0
+cyclic_prefix_ns = 500.0
+frequency_offset_hz = 20.0
+slots = 2
+clip_db = 3.0
+subcarriers = 16
+adc_bits = 8
+interference_db = 0.0
+availability = 0.7
+mean_outage = 2.0
+
+[[variants]]
+name = "energies"
+uplink = { kind = "non-coherent", chips = 2 }
+channel = { subbands = 2, antennas = 2 }
+training.warm_up = 2
+
+[[variants]]
+name = "votes"
+uplink = { code = "majority-vote", step = 0.002 }
+impairments.availability = 0.7
 """
 
-VARIANTS = ("rlc", "ideal", "half", "sign", "sign again", "lossy")
+VARIANTS = ("rlc", "ideal", "half", "sign", "sign again", "lossy", "everything", "energies", "votes")
 
 # Measured seconds are nobody's to repeat. The error of the mean update needs the plain updates, which a server that is
 # reached by messages never sees: Flower's record leaves it out.

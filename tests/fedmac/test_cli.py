@@ -235,9 +235,9 @@ def test_the_starter_names_every_table(fedmac: Command) -> None:
     fedmac("new")
     text = Path("scenario.toml").read_text()
     left_out = {"description", "seeds", "engine", "evaluation"}
-    for_packets = {"codec", "link"}  # of another uplink than the starter's, and so comments
-    assert set(Scenario.model_fields) - tomllib.loads(text).keys() == left_out | for_packets
-    assert all(f"# [{table}]" in text for table in for_packets)
+    comments = {"codec", "link", "impairments", "plan"}  # not of the starter's uplink, or nothing unless asked for
+    assert set(Scenario.model_fields) - tomllib.loads(text).keys() == left_out | comments
+    assert all(f"# [{table}]" in text for table in comments)
 
 
 def test_list_names_what_a_scenario_can_name(fedmac: Command) -> None:
@@ -256,7 +256,9 @@ def test_list_names_what_a_scenario_can_name(fedmac: Command) -> None:
     assert not re.search(r"\\|:math:", everything)
     codes = fedmac("list", "codes").out.splitlines()
     assert codes[0] == "codes (uplink.code)"
-    assert [line.split()[0] for line in codes[1:]] == ["uncoded", "random-linear", "random-mask", "sparse-amp"]
+    assert [line.split()[0] for line in codes[1:]] == [
+        "uncoded", "random-linear", "random-mask", "sparse-amp", "majority-vote",
+    ]  # fmt: skip
     ended = fedmac("list", "colours")
     assert (ended.code, ended.out) == (2, "")
     assert "kind = 'colours': unknown; accepted: data, partitions" in ended.err

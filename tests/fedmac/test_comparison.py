@@ -255,6 +255,15 @@ def test_a_run_that_goes_on_is_compared_as_far_as_it_is(tmp_path: Path) -> None:
     assert "rlc: unfinished, compared as far as they go (seed 0 at round 4 of 10)" in found.notices
 
 
+def test_a_strategy_that_stops_by_itself_has_finished(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", BOTH)
+    write_rounds(folder / "rlc", lines("rlc", rising(0.05), seeds=[0], rounds=4))
+    (folder / "rlc" / "model.safetensors").touch()
+    found = compare([folder])
+    assert named(found, "rlc").seeds == (0,)
+    assert not any("unfinished" in notice for notice in found.notices)
+
+
 def test_folders_that_hold_no_runs_are_refused(tmp_path: Path, run: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NoRunHere, match="no run or sweep here; accepted: a run folder, a sweep folder, or a folder of"):

@@ -192,7 +192,9 @@ def _places(those: Sequence[Contender], variant: str) -> dict[tuple[str, str], C
 def _counted(name: str, runs: Runs, notices: list[str]) -> dict[int, Rounds]:
     """The finished seeds; all of them if none is."""
     length = runs.variant.scenario.rounds
-    finished = {seed: rounds for seed, rounds in runs.seeds.items() if rounds[-1]["round"] >= length}
+    finished = {
+        seed: rounds for seed, rounds in runs.seeds.items() if rounds[-1]["round"] >= length or seed in runs.ended
+    }
     begun = {seed: int(rounds[-1]["round"]) for seed, rounds in runs.seeds.items() if seed not in finished}
     if begun:
         how_far = ", ".join(f"seed {seed} at round {at} of {length}" for seed, at in begun.items())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedmac.record import ENVIRONMENT, ROUNDS, SCENARIO, NoRunHere, RecordError, folder_of, read_rounds
+from fedmac.record import ENVIRONMENT, ROUNDS, SCENARIO, NoRunHere, RecordError, folder_of, model_path, read_rounds
 from fedmac.scenario import Scenario, Variant
 from fedmac.studies.compare.curves import Rounds
 from fedmac.studies.sweep.folder import PLAN, Sweep, is_sweep, read_sweep
@@ -52,6 +52,8 @@ class Runs:
         Swept keys of the cell.
     seeds : mapping of int to Rounds
         In the order of seeds.
+    ended : frozenset of int
+        Seeds that came to their end, which may be before the last round: some strategies stop by themselves.
     """
 
     variant: Variant
@@ -59,6 +61,7 @@ class Runs:
     cell: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     seeds: Mapping[int, Rounds] = field(default_factory=dict)
+    ended: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -121,13 +124,15 @@ def _holds_runs(folder: Path) -> bool:
 def _runs_of_sweep(sweep: Sweep, source: Source, notices: list[str]) -> Iterator[Runs]:
     for cell in sweep.cells:
         seeds: dict[str, dict[int, Rounds]] = {}
+        ended: dict[str, frozenset[int]] = {}
         variants: dict[str, Variant] = {}
         for seed, folder in cell.runs().items():
             for part in _runs_of_folder(folder, source, notices) if seed in sweep.seeds else ():
                 variants.setdefault(part.variant.name, part.variant)
                 seeds.setdefault(part.variant.name, {}).update(part.seeds)
+                ended[part.variant.name] = ended.get(part.variant.name, frozenset()) | part.ended
         for name, variant in variants.items():
-            yield Runs(variant, source, cell.name, cell.settings, seeds[name])
+            yield Runs(variant, source, cell.name, cell.settings, seeds[name], ended[name])
     notices += [f"{source.name}: {line}" for line in _not_done(sweep)]
 
 
@@ -150,7 +155,8 @@ def _runs_of_folder(folder: Path, source: Source, notices: list[str]) -> Iterato
         if path.is_file():
             seeds = read_numbers(path, notices)
             if seeds:
-                yield Runs(variant, source, seeds=seeds)
+                ended = frozenset(seed for seed in seeds if model_path(path.parent, variant, seed).is_file())
+                yield Runs(variant, source, seeds=seeds, ended=ended)
 
 
 def read_numbers(path: Path, notices: list[str]) -> dict[int, Rounds]:
