@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -99,14 +100,21 @@ def gain_figures(rounds: pd.DataFrame) -> dict[str, go.Figure]:
 
 
 def unheard_reasons(rounds: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """Count why devices failed, or were not asked, by variant and reason, most frequent first."""
+    """Count why devices failed, or were not asked, by variant and reason, most frequent first.
+
+    Reasons that differ in numbers alone (bits of a packet) count as one, with an ellipsis for the numbers.
+    """
+    exact: dict[tuple[str, str], set[str]] = {}
     reasons: Counter[tuple[str, str]] = Counter()
     for key in ("failures", "not_asked"):
         for name, devices in zip(rounds["variant"], rounds[key], strict=True):
             for device in devices if isinstance(devices, list) else ():
                 reason = device.get("reason") if isinstance(device, Mapping) else device
-                reasons[str(name), str(reason)] += 1
-    return [(name, reason, times) for (name, reason), times in reasons.most_common()]
+                alike = str(name), re.sub(r"\b\d+\b", "…", str(reason))
+                exact.setdefault(alike, set()).add(str(reason))
+                reasons[alike] += 1
+    words = {alike: next(iter(those)) if len(those) == 1 else alike[1] for alike, those in exact.items()}
+    return [(alike[0], words[alike], times) for alike, times in reasons.most_common()]
 
 
 def _add_line(figure: go.Figure, name: str, label: str, curve: pd.DataFrame, line: dict[str, Any]) -> None:

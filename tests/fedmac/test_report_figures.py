@@ -280,6 +280,16 @@ def test_devices_that_were_not_asked_are_a_line_of_their_own(tmp_path: Path) -> 
     assert unheard_reasons(run.rounds) == [("v", "not asked: in outage", 1)]
 
 
+def test_reasons_that_differ_in_numbers_alone_count_as_one() -> None:
+    bits = [[{"device": d, "reason": f"not asked: no packet is as short as the {d} bits"} for d in range(3)], []]
+    lost = [[], [{"device": 0, "reason": "not asked: made coarser to fit 7 bits"}]]
+    rounds = pd.DataFrame({"variant": ["v", "v"], "failures": lost, "not_asked": bits})
+    assert unheard_reasons(rounds) == [
+        ("v", "not asked: no packet is as short as the … bits", 3),
+        ("v", "not asked: made coarser to fit 7 bits", 1),  # the only one of its kind keeps its number
+    ]
+
+
 def test_a_run_that_is_not_over_knows_from_the_scenario_how_many_it_asks(tmp_path: Path) -> None:
     """And says it of no variant whose server asks all, which an uplink without packets does."""
     selected, perfect = (run_rows(name, seeds=[0], rounds=2, devices=3) for name in ("selected", "perfect"))
