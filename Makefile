@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-browser lint types format gallery studies benchmark clean
+.PHONY: help demo test test-browser lint types format gallery studies reproduce benchmark clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -46,9 +46,13 @@ test-browser: $(VENV)/.installed-test ## open the report in headless Chromium (D
 gallery: $(VENV)/.installed ## rebuild docs/gallery.md's studies and pictures (about ten minutes)
 	$(BIN)/python scenarios/gallery.py
 
-studies: $(VENV)/.installed-test ## the five studies of docs/results.md (hours; each goes on where it was stopped)
-	for study in second_order dingo_over_the_air bits_vs_accuracy analog_vs_digital power_vs_bit_rate; do \
+studies: $(VENV)/.installed-test ## the studies of docs/results.md and docs/planning.md (hours; each goes on where it was stopped)
+	for study in second_order dingo_over_the_air bits_vs_accuracy analog_vs_digital power_vs_bit_rate planning device_shifts; do \
 	  $(BIN)/python scenarios/$$study.py || exit 1; done
+
+reproduce: $(VENV)/.installed ## the published results of docs/reproductions.md (half an hour on one core; goes on where it was stopped)
+	for script in amiri_gunduz power_control_table power_control_training ergodic_power_control latency_ratio \
+	    power_efficient_beamforming; do $(BIN)/python scenarios/reproduce/$$script.py || exit 1; done
 
 benchmark: $(VENV)/.installed-test ## time the engines against each other and against pfl-research
 	$(BIN)/python benchmarks/engines.py

@@ -13,64 +13,37 @@ deviation over the seeds, least and largest.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from amiri_gunduz_schemes import DEVICES, SCHEMES, Budget, DigitalDSGD
+from amiri_gunduz_schemes import SCHEMES, Budget, DigitalDSGD
 from softmax_over_the_air import Task, train
+from tuned_runs import TunedRuns
 
-BUDGETS = {"s = d/10, P = 50": Budget(785, 50.0), "s = d/2, P = 500": Budget(3925, 500.0)}
-PARTITIONS = {"iid": "iid", "2 shards": "shards"}
+CELLS: Mapping[str, tuple[Budget, str]] = {
+    "s = d/10, P = 50, iid": (Budget(785, 50.0), "iid"),
+    "s = d/10, P = 50, 2 shards": (Budget(785, 50.0), "shards"),
+    "s = d/2, P = 500, iid": (Budget(3925, 500.0), "iid"),
+    "s = d/2, P = 500, 2 shards": (Budget(3925, 500.0), "shards"),
+}
 RATES: Mapping[str, Sequence[float]] = {
-    "uncoded": (0.3, 1.0, 2.0, 4.0),
+    "a-dsgd": (0.1, 0.3, 1.0, 3.0),
     "random linear, projection and feedback": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "the same without momentum": (0.03, 0.1, 0.3, 1.0),
+    "the same without momentum": (0.1, 0.3, 1.0, 3.0),
+    "random linear, least error": (0.1, 0.3, 1.0, 3.0, 10.0),
+    "uncoded": (0.1, 0.3, 1.0, 2.0, 4.0),
 }
 OTHER_RATES = (0.03, 0.1, 0.3, 1.0)
 SOURCE = "mnist-5k"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A budget and how rows are dealt out."""
-
-    budget: str
-    partition: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.budget}, {self.partition}"
-
-
-class Results:
-    """Accuracies by cell, scheme, rows they are of, rate and seed; on disk as they come."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.known: dict[tuple[Any, ...], float] = {tuple(key): value for key, value in map(json.loads, lines)}
-
-    def of(self, cell: Cell, scheme: str, held_out: str, rate: float, seed: int) -> float:
-        """An accuracy, computed where it is not known."""
-        key = (cell.name, scheme, held_out, rate, seed)
-        if key not in self.known:
-            self.known[key] = accuracy(cell, scheme, held_out, rate, seed)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([key, self.known[key]]) + "\n")
-        return self.known[key]
-
-
-def accuracy(cell: Cell, name: str, held_out: str, rate: float, seed: int) -> float:
-    """Of one run."""
-    scheme, budget = SCHEMES[name], BUDGETS[cell.budget]
-    task = Task(DEVICES, PARTITIONS[cell.partition], seed, held_out, SOURCE)
-    return train(task, scheme.exchange(budget, seed), rate, scheme.rounds(budget), scheme.momentum)
+def run(cell: str, method: str, held_out: str, rate: float, seed: int) -> list[float]:
+    """The accuracy of one run."""
+    budget, partition = CELLS[cell]
+    scheme = SCHEMES[method]
+    task = Task(budget.devices, partition, seed, held_out, SOURCE)
+    return [train(task, scheme.exchange(budget, seed), rate, scheme.rounds(budget), scheme.momentum)]
 
 
 def rates(name: str, budget: Budget) -> Sequence[float]:
@@ -79,21 +52,17 @@ def rates(name: str, budget: Budget) -> Sequence[float]:
     return tried[:1] if name == "d-dsgd" and not DigitalDSGD(budget).kept else tried
 
 
-def rows(cell: Cell, results: Results, seeds: int) -> Iterator[str]:
+def rows(cell: str, runs: TunedRuns, seeds: int) -> Iterator[str]:
     """A cell's part of the table."""
-    yield f"\n**{cell.name}**\n"
-    yield "| scheme | rounds | rate (accuracy on validation rows) | test accuracy | least to largest |"
-    yield "|---|---|---|---|---|"
-    budget = BUDGETS[cell.budget]
+    yield f"\n**{cell}**\n"
+    yield "| scheme | rounds | rate | validation accuracy | test accuracy | least to largest |"
+    yield "|---" * 6 + "|"
+    budget = CELLS[cell][0]
     for name, scheme in SCHEMES.items():
-        tried = {rate: results.of(cell, name, "validation", rate, 0) for rate in rates(name, budget)}
-        best = max(tried, key=lambda rate: tried[rate])
-        edge = " (edge)" if len(tried) > 1 and best in (min(tried), max(tried)) else ""
-        ends = [results.of(cell, name, "test", best, seed) for seed in range(seeds)]
-        spread = f" ± {np.std(ends, ddof=1):.4f}" if seeds > 1 else ""
+        done = runs.tuned(cell, name, rates(name, budget), seeds)
         yield (
-            f"| {name} | {scheme.rounds(budget)} | {best:g}{edge} ({tried[best]:.4f}) | {np.mean(ends):.4f}{spread} "
-            f"| {min(ends):.3f} to {max(ends):.3f} |"
+            f"| {name} | {scheme.rounds(budget)} | {done.chosen} | {done.validation:.4f} | {done.accuracy} "
+            f"| {done.span} |"
         )
 
 
@@ -104,12 +73,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce/amiri-gunduz"))
     arguments = parser.parse_args()
-    cells = [cell for b in BUDGETS for p in PARTITIONS if arguments.only in (cell := Cell(b, p)).name]
+    cells = [cell for cell in CELLS if arguments.only in cell]
     if not cells:
-        parser.error(f"--only {arguments.only}: accepted: part of a name such as {Cell('s = d/2, P = 500', 'iid').name!r}")
-    results = Results(arguments.out / "runs.jsonl")
+        parser.error(f"--only {arguments.only}: accepted: part of a name such as {next(iter(CELLS))!r}")
+    runs = TunedRuns(arguments.out / "runs.jsonl", run)
     for cell in cells:
-        for line in rows(cell, results, arguments.seeds):
+        for line in rows(cell, runs, arguments.seeds):
             print(line, flush=True)
 
 

@@ -19,16 +19,24 @@ from channel.codes import Code, RandomLinearCode, RandomMask, SparseAMP, Uncoded
 from channel.power import FullPower
 from channel.uplinks import AnalogUplink, IdealUplink
 
-DEVICES, ENTRIES = 25, 7850
-
 
 @dataclass(frozen=True)
 class Budget:
-    """What a round of a compressed scheme has: real channel uses s and energy P of each device, in units of noise."""
+    """Of a round of a compressed scheme: s real channel uses and the energy P of each of M devices, in units of noise.
+
+    The model has so many entries and is trained in so many such rounds.
+    """
 
     uses: int
     energy: float
     rounds: int = 200
+    entries: int = 7850
+    devices: int = 25
+
+    @property
+    def plain_rounds(self) -> int:
+        """Rounds of all entries that take the same uses."""
+        return round(self.rounds * self.uses / self.entries)
 
 
 @dataclass(frozen=True)
@@ -49,14 +57,14 @@ class Scheme:
 
     def rounds(self, budget: Budget) -> int:
         """How many there are."""
-        return round(budget.rounds * budget.uses / ENTRIES) if self.plain else budget.rounds
+        return budget.plain_rounds if self.plain else budget.rounds
 
 
 def over_the_air(make_code: Callable[[int], Code], plain: bool = False) -> Callable[[Budget, int], Exchange]:
     """At full power, no fading, noise of variance 1 a use; the server divides by the sum of the amplitudes."""
 
     def exchange(budget: Budget, seed: int) -> Exchange:
-        energy = budget.energy * (ENTRIES / budget.uses if plain else 1.0)
+        energy = budget.energy * (budget.rounds / budget.plain_rounds if plain else 1.0)
         power_control = FullPower(receive="unbiased")
         code = make_code(budget.uses)
         return OverTheAir(AnalogUplink(code, power_control, Channel(noise_power=1.0), energy_per_round=energy), seed)
@@ -72,9 +80,10 @@ class DigitalDSGD:
     there is no such q. No headers, no lost packets, no integer number of bits.
     """
 
-    def __init__(self, budget: Budget, devices: int = DEVICES, entries: int = ENTRIES) -> None:
-        self.bits = budget.uses / (2 * devices) * math.log2(1 + devices * budget.energy / budget.uses)
-        self.kept = most_kept(self.bits, entries)
+    def __init__(self, budget: Budget) -> None:
+        m, s = budget.devices, budget.uses
+        self.bits = s / (2 * m) * math.log2(1 + m * budget.energy / s)
+        self.kept = most_kept(self.bits, budget.entries)
         self.left: Tensor | None = None
 
     def __call__(self, updates: Tensor, weights: NDArray[np.float64], number: int) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,9 @@ class Task:
             validation_fraction=0.2 if held_out == "validation" else 0.0, seed=seed,
         ).grouped()  # fmt: skip
         assert data.offsets is not None
+        self.offsets = data.offsets
         self.inputs, self.targets = _with_ones(data.train), data.train.targets
-        self.rows = np.diff(data.offsets)
-        self.weights: Real = self.rows / self.rows.sum()
+        self.weights: Real = np.diff(data.offsets) / len(data.train)
         judged = data.test if held_out == "test" else data.validation
         self.judged = _with_ones(judged), judged.targets
         self.shape = (data.num_classes, self.inputs.shape[1])
@@ -53,9 +54,7 @@ class Task:
         """Each device's full gradient, shape (K, d): the weights' row by row, then the biases'."""
         residuals = (self.inputs @ w.T).softmax(dim=1)
         residuals[torch.arange(len(self.targets)), self.targets] -= 1.0
-        sizes = self.rows.tolist()
-        parts = zip(residuals.split(sizes), self.inputs.split(sizes), strict=True)
-        found = torch.stack([r.T @ x / len(x) for r, x in parts])
+        found = torch.stack([residuals[a:b].T @ self.inputs[a:b] / (b - a) for a, b in pairwise(self.offsets)])
         return torch.cat([found[:, :, :-1].flatten(1), found[:, :, -1]], dim=1)
 
     def accuracy(self, w: Tensor) -> float:
@@ -64,12 +63,11 @@ class Task:
         return float(((inputs @ w.T).argmax(dim=1) == targets).double().mean())
 
 
-def train(
-    task: Task, exchange: Exchange, rate: float, rounds: int, momentum: float = DEFAULT_MOMENTUM
-) -> float:
+def train(task: Task, exchange: Exchange, rate: float, rounds: int, momentum: float = DEFAULT_MOMENTUM) -> float:
     r"""Accuracy after so many rounds of :math:`v \leftarrow \mu v + \hat{\bar x}, w \leftarrow w + v`.
 
-    The devices' updates are :math:`x_i = -\text{rate}\, \nabla f_i(w)`; a round that nobody is heard in changes nothing.
+    The devices' updates are :math:`x_i = -\text{rate}\, \nabla f_i(w)`. Where nobody is heard, a round
+    changes nothing.
     """
     w = torch.zeros(task.shape)
     v = torch.zeros_like(w)
@@ -77,8 +75,8 @@ def train(
         heard = exchange(-rate * task.gradients(w), task.weights, number)
         if heard is None:
             continue
-        weights, biases = heard.to(w.dtype).split([w[:, :-1].numel(), len(w)])
-        step = torch.cat([weights.reshape(len(w), -1), biases[:, None]], dim=1)
+        heard = heard.to(w.dtype)
+        step = torch.cat([heard[: -len(w)].reshape(len(w), -1), heard[-len(w) :, None]], dim=1)
         v = momentum * v + step
         w = w + v
     return task.accuracy(w)
@@ -93,12 +91,20 @@ class OverTheAir:
         Of the library.
     seed : int
         Of fading, noise and codes.
+
+    Attributes
+    ----------
+    records : list of dict
+        What the uplink says of each round.
+    relative_errors : list of float
+        Squared error of the received mean over the mean's energy, of each round in which somebody was heard.
     """
 
     def __init__(self, uplink: MeanUplink, seed: int) -> None:
         self.uplink, self.seed = uplink, seed
         self.left: Tensor | None = None
         self.records: list[dict[str, Any]] = []
+        self.relative_errors: list[float] = []
 
     def __call__(self, updates: Tensor, weights: Real, number: int) -> Tensor | None:
         order = self.uplink.order(number, self.seed)
@@ -108,6 +114,9 @@ class OverTheAir:
             self.left = code.residual(updates, order.seed)
         reception = self.uplink.receive(_Updates(updates, weights, code, order.seed), number, self.seed)
         self.records.append(reception.record)
+        if reception.update is not None:
+            mean = torch.from_numpy(weights) @ updates.double()
+            self.relative_errors.append(float((reception.update - mean).square().sum() / mean.square().sum()))
         return reception.update
 
 
