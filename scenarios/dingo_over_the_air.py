@@ -5,15 +5,14 @@ usage: python scenarios/dingo_over_the_air.py [--only TEXT] [--seeds 5] [--jobs 
 Each cell is scenarios/dingo_over_the_air.toml with the cell's keys: the rates of first-order methods are tuned there
 (`fedmac tune`, on four fifths of the training rows, by what is compared: the objective after the last exchange), then
 all methods run under the same seeds (`fedmac sweep`). Started again it does what is missing. The table is written to
-OUT/table.md: channel uses, in vectors of d uses, until the objective gap is at most .1, .01 and .001 (mean over the
-seeds that got there; their number if not all did), the gap after 60 vectors (median, least to largest) and the test
-accuracy there.
+OUT/table.md: channel uses, in vectors of d uses, and the devices' mean energy, in that of such a vector at the power
+limit, until the objective gap is at most .1, .01 and .001 (means over the seeds that got there; their number if not all
+did), the gap after 60 vectors (median, least to largest) and the test accuracy there.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -121,7 +120,7 @@ def section(cell: Cell, curves: Mapping[str, list[pd.DataFrame]]) -> str:
     """A cell's part of the table."""
     lines = [
         f"### {cell.name}\n",
-        "| method | vectors to gap .1 | .01 | .001 | gap after 60 | test accuracy |",
+        "| method | uses / energy to gap .1 | .01 | .001 | gap after 60 | test accuracy |",
         "|---|---|---|---|---|---|",
     ]
     for method, seeds in curves.items():
@@ -129,7 +128,7 @@ def section(cell: Cell, curves: Mapping[str, list[pd.DataFrame]]) -> str:
         ends = [rounds.iloc[-1] for rounds in within]
         gaps = pd.Series([end["objective_gap"] for end in ends])
         accuracy = sum(end["test_accuracy"] for end in ends) / len(ends)
-        reached = " | ".join(spent(within, gap) for gap in GAPS)
+        reached = " | ".join(spent(within, gap, cell.snr_db) for gap in GAPS)
         end = f"{gaps.median():.1e} ({gaps.min():.1e} to {gaps.max():.1e})"
         lines.append(f"| {method} | {reached} | {end} | {accuracy:.3f} |")
     return "\n".join(lines) + "\n"
@@ -140,14 +139,21 @@ def vectors(rounds: pd.DataFrame) -> pd.Series:
     return rounds["channel_uses"].ffill().fillna(0) / rounds["parameters"].max()
 
 
-def spent(seeds: list[pd.DataFrame], gap: float) -> str:
+def energies(rounds: pd.DataFrame, snr_db: float) -> pd.Series:
+    """Mean energy of the devices so far, in that of a vector of d uses at the limit of power, where noise is 1."""
+    spent = rounds["energy_j_per_device_mean"].ffill().fillna(0)
+    return spent / (rounds["parameters"].max() * 10 ** (snr_db / 10))
+
+
+def spent(seeds: list[pd.DataFrame], gap: float, snr_db: float) -> str:
     """What it took to come that near, over the seeds that did."""
-    firsts = [vectors(rounds)[rounds["objective_gap"] <= gap].min() for rounds in seeds]
-    reached = [first for first in firsts if not math.isnan(first)]
-    if not reached:
+    near = [rounds["objective_gap"] <= gap for rounds in seeds]
+    uses = [vectors(rounds)[there].min() for rounds, there in zip(seeds, near, strict=True) if there.any()]
+    energy = [energies(rounds, snr_db)[there].min() for rounds, there in zip(seeds, near, strict=True) if there.any()]
+    if not uses:
         return "-"
-    some = "" if len(reached) == len(seeds) else f" ({len(reached)} of {len(seeds)})"
-    return f"{sum(reached) / len(reached):.0f}{some}"
+    some = "" if len(uses) == len(seeds) else f" ({len(uses)} of {len(seeds)})"
+    return f"{sum(uses) / len(uses):.0f} / {sum(energy) / len(energy):.1f}{some}"
 
 
 if __name__ == "__main__":
