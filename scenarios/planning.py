@@ -1,13 +1,15 @@
 """A planned budget against a constant one, and against a learning rate that warms up, at equal cost.
 
-usage: python scenarios/planning.py [--only TEXT] [--seeds 5] [--jobs N] [--out runs/planning]
+usage: python scenarios/planning.py [--only TEXT] [--seeds 5] [--out runs/planning]
 
-Each cell is scenarios/planning.toml with the cell's keys. The learning rate is chosen for every variant in every cell
-on validation rows, by two seeds (`fedmac tune`); then all run under the same seeds. The norms of the variant `pilot`
-are those of a constant run under a seed of its own. Started again it does what is missing. OUT/table.md says of each
-variant its accuracy and training objective in the end, and how they differ from those of the constant one: means of
-the differences seed by seed with 95 % intervals (Student's t), with a star where Holm's adjustment for all that are in
-the table leaves p < .05. OUT/planning.svg is the picture of it.
+Each cell is scenarios/planning.toml with the cell's keys, every variant at every learning rate under every seed. The
+uplinks are those of `fedmac run`; the models of one seed train side by side, which takes a fifth of the time of as many
+runs and comes to the same. The norms of the variant `pilot` are those of a constant run under a seed of its own.
+OUT/CELL/seed-N.csv has a row for each run; what is there is not run again. OUT/table.md says of each variant its
+accuracy at the rate that is best on validation rows and its training objective at the rate that brings it lowest, and
+how they differ from the constant one's: means of the differences seed by seed with 95 % intervals (Student's t), a star
+where Holm's adjustment for all of the table leaves p < .05, "edge" where the best rate is the least or the largest.
+OUT/planning.svg is the picture of it.
 """
 
 from __future__ import annotations
@@ -15,17 +17,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from side_by_side import Models
 
-import fedmac
+from fedmac.scenario import Scenario
 from fedmac.studies.compare.paper import STYLE
 from fedmac.studies.compare.statistics import Contrast, Estimate, Pair, estimate, paired
 
@@ -33,15 +36,15 @@ SCENARIO = Path(__file__).with_suffix(".toml")
 IID = {"data.partition": "iid", "data.shards": None}
 WIDE = {"uplink.uses": 785, "power_control.energy_per_round": 50.0}
 TIGHT = {"uplink.uses": 78, "power_control.energy_per_round": 5.0}
-RAYLEIGH = {"channel.fading": "rayleigh", "power_control.name": "minimum-mse"}
+LEAST_ERROR = {"power_control.name": "minimum-mse", "power_control.solver": "closed-form"}
+RAYLEIGH = {"channel.fading": "rayleigh"} | LEAST_ERROR
 UNEVEN = {
     "channel.path_loss": "log-distance",
     "channel.cell_radius_m": 100.0,
     "channel.minimum_distance_m": 10.0,
     "channel.reference_loss_db": -55.5,  # gain 1 at the median distance, 71 m: the energies are those of the others
     "channel.shadowing_db": 8.0,
-    "power_control.name": "minimum-mse",
-}
+} | LEAST_ERROR
 CELLS: Mapping[str, Mapping[str, Any]] = {
     "d/50, 2 shards": {},
     "d/50, 2 shards, Rayleigh": RAYLEIGH,
@@ -52,27 +55,14 @@ CELLS: Mapping[str, Mapping[str, Any]] = {
     "d/10, 2 shards": WIDE,
     "d/50, iid, Rayleigh": RAYLEIGH | IID,
 }
-RATES = [0.025, 0.05, 0.1, 0.2]
-FASTER = [0.05, 0.1, 0.2, 0.4]
-"""Where much is received, or power control shrinks it."""
+RATES = (0.025, 0.05, 0.1, 0.2)
 PILOT_SEED = 1000
-FIGURES = {"test_accuracy": "test accuracy", "train_objective": "training objective"}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A variant in a cell: its learning rate, and what it has come to and spent by seed."""
-
-    cell: str
-    variant: str
-    rate: float
-    ends: pd.DataFrame
-
-    def contrast(self, figure: str, constant: Outcome) -> Contrast:
-        """With the constant one, percentage points of accuracy."""
-        scale = 100.0 if figure == "test_accuracy" else 1.0
-        own, other = ((scale * one.ends[figure]).to_dict() for one in (self, constant))
-        return Contrast(f"{self.cell}: {self.variant}", f"{self.cell}: {constant.variant}", own, other)
+COMPARED = ("planned", "pilot", "warm-up", "planned-warm-up")
+PERFECT = "noise-free"
+BEST = {"test_accuracy": ("validation_accuracy", max), "objective": ("objective", min)}
+"""By what, and which of it, the rate is chosen at which a figure is told."""
+SCALE = {"test_accuracy": 100.0, "objective": 1.0}
+DIGITS = {"test_accuracy": 2, "objective": 3}
 
 
 def main() -> None:
@@ -80,114 +70,128 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cells whose names hold this text, e.g. 'Rayleigh'")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, help="processes (default: one for each core)")
     parser.add_argument("--out", type=Path, default=Path("runs/planning"))
     arguments = parser.parse_args()
     cells = [name for name in CELLS if arguments.only in name]
     if not cells:
         parser.error(f"--only {arguments.only}: accepted: part of a name such as {next(iter(CELLS))!r}")
-    outcomes: list[Outcome] = []
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    runs = {}
     for cell in cells:
-        outcomes += run(cell, arguments)
-        write(outcomes, arguments.out)
+        runs[cell] = run(
+            cell, arguments.out / cell.replace(",", "").replace("/", "-").replace(" ", "-"), arguments.seeds
+        )
+        write(runs, arguments.out)
     print((arguments.out / "table.md").read_text(encoding="utf-8"))
 
 
-def run(cell: str, arguments: argparse.Namespace) -> list[Outcome]:
-    """What the variants come to in one cell, the constant one first."""
-    folder = arguments.out / cell.replace(",", "").replace("/", "-").replace(" ", "-")
-    settings = CELLS[cell]
-    faster = settings.get("uplink.uses") == 785 or settings.get("power_control.name") == "minimum-mse"
-    over, jobs = {"training.learning_rate": FASTER if faster else RATES}, arguments.jobs
-    constant = fedmac.tune(
-        scenario_of(settings), over, only=("constant",), seeds=2, jobs=jobs, out=folder / "tuning-constant",
-        write=folder / "constant.toml",
-    )  # fmt: skip
-    scenario = constant.scenario.content()
+def run(cell: str, folder: Path, seeds: int) -> pd.DataFrame:
+    """Every variant of a cell at every rate under every seed; what is in the folder is read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scenario, rates = scenario_of(CELLS[cell]), rates_of(CELLS[cell])
     pilot = folder / "pilot.json"
-    if not pilot.exists():
-        write_pilot(scenario, folder, jobs)
     for variant in scenario["variants"]:
         if variant["name"] == "pilot":
             variant["plan"]["pilot"] = str(pilot)
-    others = [variant["name"] for variant in scenario["variants"] if variant["name"] != "constant"]
-    tuned = fedmac.tune(
-        scenario, over, only=others, seeds=2, jobs=jobs, out=folder / "tuning", write=folder / "tuned.toml"
-    )
-    there = (folder / "run").exists()
-    done = fedmac.run(
-        tuned.written, out=folder / "run", resume=there, workers=jobs, settings={"seeds": arguments.seeds}, report=False
-    )
-    rates = {name: float(best["training.learning_rate"]) for name, best in (constant.best | tuned.best).items()}
-    by_variant = done.rounds.groupby("variant", sort=False)
-    return [Outcome(cell, str(name), rates[str(name)], own.groupby("seed").last()) for name, own in by_variant]
+    variants = {variant.name: variant.scenario for variant in Scenario.load(scenario).resolve()}
+    if not pilot.exists():
+        models = Models([at_rate(variants["constant"], rates[1])], PILOT_SEED)
+        models.train()
+        pilot.write_text(json.dumps(models.pilot()), encoding="utf-8")
+    for seed in range(seeds):
+        if not (path := folder / f"seed-{seed}.csv").exists():
+            run_seed(variants, rates, seed).to_csv(path, index=False)
+    return pd.concat(pd.read_csv(folder / f"seed-{seed}.csv") for seed in range(seeds))
+
+
+def run_seed(variants: Mapping[str, Scenario], rates: list[float], seed: int) -> pd.DataFrame:
+    """A row for each variant and rate; the perfect link under the first seed alone, since it would be the same."""
+    names = [name for name in variants if name != PERFECT or seed == 0]
+    models = Models([at_rate(variants[name], rate) for name in names for rate in rates], seed)
+    return models.train().assign(variant=np.repeat(names, len(rates)))
+
+
+def rates_of(settings: Mapping[str, Any]) -> list[float]:
+    """Learning rates of a cell: twice as high where much is received, or power control shrinks it."""
+    faster = "power_control.name" in settings or settings.get("uplink.uses") == WIDE["uplink.uses"]
+    return [rate * (2 if faster else 1) for rate in RATES]
 
 
 def scenario_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The scenario with a cell's keys; those that are None are left out."""
-    left_out = [key.split(".") for key, value in settings.items() if value is None]
-    scenario = fedmac.Scenario.load(SCENARIO).content()
-    for table, key in left_out:
-        scenario[table].pop(key, None)
-    return fedmac.Scenario.load(
-        scenario, {key: value for key, value in settings.items() if value is not None}
-    ).content()
+    scenario = Scenario.load(SCENARIO).content()
+    for key in (key for key, value in settings.items() if value is None):
+        table, name = key.split(".")
+        scenario[table].pop(name, None)
+    return Scenario.load(scenario, {key: value for key, value in settings.items() if value is not None}).content()
 
 
-def write_pilot(scenario: Mapping[str, Any], folder: Path, jobs: int | None) -> None:
-    """Run the constant budget under another seed and write down the norms of its rounds.
-
-    A device's one step on all its rows is -lr times its gradient, so the norm of the mean update is that of the mean
-    gradient at the round's start, as far as ratios go. The largest energy is max_i w_i^2 ||x_i||^2 over device i's mean
-    gain: what fades in the pilot run says nothing of another.
-    """
-    alone = {**scenario, "variants": [one for one in scenario["variants"] if one["name"] == "constant"]}
-    settings = {"seed": PILOT_SEED, "seeds": 1, "evaluation.every": 1}
-    done = fedmac.run(alone, out=folder / "pilot", settings=settings, workers=jobs, overwrite=True, report=False)
-    rounds = done.rounds.sort_values("round")
-    sent = rounds[rounds["round"] > 0]
-    needed = np.array([*sent["weights"]]) * np.array([*sent["update_norms"]])
-    gains = np.square(np.array([*sent["gains"]])).mean(axis=0)
-    norms = {
-        "mean_norms": rounds["train_gradient_norm"].to_numpy()[:-1].tolist(),
-        "largest_energies": (needed**2 / gains).max(axis=1).tolist(),
-    }
-    (folder / "pilot.json").write_text(json.dumps(norms), encoding="utf-8")
+def at_rate(scenario: Scenario, rate: float) -> Scenario:
+    """With another learning rate."""
+    return scenario.model_copy(update={"training": scenario.training.model_copy(update={"learning_rate": rate})})
 
 
-def write(outcomes: list[Outcome], out: Path) -> None:
+def chosen(runs: pd.DataFrame, variant: str, figure: str) -> tuple[str, pd.Series]:
+    """A figure of a variant by seed at its best rate; the rate, and whether it is the least or the largest."""
+    judge, best = BEST[figure]
+    own = runs[runs["variant"] == variant]
+    scores = own.groupby("rate")[judge].mean()
+    rate = scores.index[scores == best(scores)][0]
+    edge = " (edge)" if rate in (scores.index[0], scores.index[-1]) else ""
+    return f"{rate:g}{edge}", SCALE[figure] * own[own["rate"] == rate].set_index("seed")[figure]
+
+
+Pairs = Mapping[str, Mapping[tuple[str, str], Pair]]
+
+
+def write(runs: Mapping[str, pd.DataFrame], out: Path) -> None:
     """Table and picture."""
-    constant = {one.cell: one for one in outcomes if one.variant == "constant"}
-    others = [one for one in outcomes if one.variant != "constant"]
-    pairs = {
-        figure: dict(
-            zip(
-                ((one.cell, one.variant) for one in others),
-                paired([one.contrast(figure, constant[one.cell]) for one in others], name),
-                strict=True,
-            )
-        )
-        for figure, name in FIGURES.items()
-    }
-    (out / "table.md").write_text("\n".join(table(outcomes, pairs)), encoding="utf-8")
+    compared = [(cell, name) for cell, own in runs.items() for name in own["variant"].unique() if name in COMPARED]
+    pairs = {}
+    for figure in BEST:
+        values = {key: chosen(runs[key[0]], key[1], figure)[1].to_dict() for key in compared}
+        constant = {cell: chosen(own, "constant", figure)[1].to_dict() for cell, own in runs.items()}
+        contrasts = [Contrast(", ".join(key), "constant", values[key], constant[key[0]]) for key in compared]
+        pairs[figure] = dict(zip(compared, paired(contrasts, figure), strict=True))
+    lines = [*table(runs, pairs), *less_warm_up(runs)]
+    (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw(pairs, out / "planning.svg")
 
 
-def table(outcomes: list[Outcome], pairs: Mapping[str, Mapping[tuple[str, str], Pair]]) -> Iterator[str]:
+def table(runs: Mapping[str, pd.DataFrame], pairs: Pairs) -> Iterator[str]:
     """A section for each cell."""
-    for cell in dict.fromkeys(one.cell for one in outcomes):
+    for cell, own in runs.items():
         yield f"### {cell}\n"
-        yield "| variant | rate | channel uses | largest energy | accuracy, % | to constant | objective | to constant |"
-        yield "|---" * 8 + "|"
-        for one in (one for one in outcomes if one.cell == cell):
-            row = [one.variant, f"{one.rate:g}", f"{one.ends['channel_uses'].mean():,.0f}"]
-            row.append(f"{one.ends['energy_j_per_device_max'].max():,.0f}")
-            for figure, scale, digits in (("test_accuracy", 100.0, 2), ("train_objective", 1.0, 3)):
-                row.append(told(estimate(scale * one.ends[figure]), digits))
-                pair = pairs[figure].get((cell, one.variant))
+        yield "| variant | channel uses | energy | rate | accuracy, % | to constant | rate | objective | to constant |"
+        yield "|---" * 9 + "|"
+        for variant in own["variant"].unique():
+            spent = own[own["variant"] == variant]
+            row = [variant, f"{spent['uses'].mean():,.0f}", f"{spent['energy'].max():,.0f}"]
+            for figure, digits in DIGITS.items():
+                rate, values = chosen(own, variant, figure)
+                pair = pairs[figure].get((cell, variant))
+                row += [rate, told(estimate(values), digits)]
                 row.append("" if pair is None else told(pair.difference, digits, sign="+") + starred(pair))
             yield f"| {' | '.join(row)} |"
         yield ""
+
+
+def less_warm_up(runs: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    """Plans against the constant budget with a warm-up, all settings."""
+    yield "### Planned and pilot, less warm-up\n"
+    yield "| setting | accuracy, planned | accuracy, pilot | objective, planned | objective, pilot |"
+    yield "|---" * 5 + "|"
+    columns = []
+    for figure, digits in DIGITS.items():
+        for variant in ("planned", "pilot"):
+            both = [[chosen(own, one, figure)[1].to_dict() for one in (variant, "warm-up")] for own in runs.values()]
+            columns.append([Contrast(variant, "warm-up", *values) for values in both])
+        pairs = paired(columns[-2] + columns[-1], figure)
+        shown = [told(pair.difference, digits, sign="+") + starred(pair) for pair in pairs]
+        columns[-2:] = [shown[: len(runs)], shown[len(runs) :]]
+    for row in zip(runs, *columns, strict=True):
+        yield f"| {' | '.join(row)} |"
 
 
 def told(value: Estimate, digits: int, sign: str = "") -> str:
@@ -201,19 +205,18 @@ def starred(pair: Pair) -> str:
     return "*" if pair.holm_p is not None and pair.holm_p < 0.05 else ""
 
 
-def draw(pairs: Mapping[str, Mapping[tuple[str, str], Pair]], path: Path) -> None:
+def draw(pairs: Pairs, path: Path) -> None:
     """Differences to the constant budget with their intervals, cell by cell."""
-    keys = [*next(iter(pairs.values()))]
-    cells, variants = [*dict.fromkeys(cell for cell, _ in keys)], [*dict.fromkeys(variant for _, variant in keys)]
+    cells = [*dict.fromkeys(cell for cell, _ in pairs["objective"])]
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
-        figure = Figure(figsize=(7.16, 0.8 + 0.55 * len(cells)))
+        figure = Figure(figsize=(7.16, 1.0 + 0.5 * len(cells)))
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, 2, sharey=True)
-        for axes, figure_name in zip(panels, FIGURES, strict=True):
-            for place, (variant, marker) in enumerate(zip(variants, "osD^", strict=True)):
-                own = [pairs[figure_name][cell, variant].difference for cell in cells]
+        for axes, name in zip(panels, BEST, strict=True):
+            for place, (variant, marker) in enumerate(zip(COMPARED, "osD^", strict=True)):
+                own = [pairs[name][cell, variant].difference for cell in cells]
                 heights = [row + (place - 1.5) * 0.18 for row in range(len(cells))]
                 widths = [one.half_width or 0.0 for one in own]
                 axes.errorbar([one.mean for one in own], heights, xerr=widths, fmt=marker, markersize=4, label=variant)
@@ -221,7 +224,7 @@ def draw(pairs: Mapping[str, Mapping[tuple[str, str], Pair]], path: Path) -> Non
         panels[0].set(xlabel="test accuracy less that of constant, points", yticks=range(len(cells)), yticklabels=cells)
         panels[0].invert_yaxis()
         panels[1].set(xlabel="training objective less that of constant")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(variants))
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(COMPARED))
         figure.savefig(path, metadata={"Date": None})
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import tomli_w
 
+import fedmac
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL: dict[str, Any] = {"source": "digits", "devices": 3, "samples_per_device": 30, "test_fraction": 0.5}
 
@@ -30,6 +32,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         assert spec.loader is not None
         script = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, script)  # where dataclasses look for their module
+        monkeypatch.syspath_prepend(ROOT / "scenarios")  # where scripts look for each other
         spec.loader.exec_module(script)
         if hasattr(script, "SCENARIO"):
             monkeypatch.setattr(script, "SCENARIO", small(ROOT / f"scenarios/{name}.toml", tmp_path))
@@ -109,20 +112,65 @@ def test_planning_compares_all_variants_with_the_constant_budget_at_its_cost(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = load("planning")
-    monkeypatch.setattr(script, "CELLS", {"a cell": {"uplink.uses": 30, "data.shards": None, "data.partition": "iid"}})
+    cell = {"uplink.uses": 30, "data.shards": None, "data.partition": "iid", "data.validation_fraction": 0.5}
+    monkeypatch.setattr(script, "CELLS", {"a cell": cell})
     monkeypatch.setattr(script, "RATES", [0.1, 0.3])
-    run(script, monkeypatch, "--seeds", "2", "--jobs", "1", "--out", "study")
+    run(script, monkeypatch, "--seeds", "2", "--out", "study")
     table = Path("study/table.md").read_text(encoding="utf-8")
+    table, less_warm_up = table.split("### Planned and pilot, less warm-up")
+    assert less_warm_up.splitlines()[-1].count("±") == 4
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in table.splitlines() if " | " in line}
-    variants = ("constant", "planned", "pilot", "warm-up", "planned-warm-up")
-    assert [name for name in rows if name != "variant"] == [*variants]
-    assert all(rows[name][2] == "60" for name in variants)  # 30 channel uses in each of two rounds, however spread
-    assert all(int(rows[name][3]) <= 20 for name in variants)  # ten units of noise energy in each
+    assert [name for name in rows if name != "variant"] == ["constant", *script.COMPARED, "noise-free"]
+    assert all(row[1] == "60" for name, row in rows.items() if name != "variant")  # 30 in each of two rounds
+    assert all(int(row[2]) <= 20 for name, row in rows.items() if name != "variant")  # ten of energy in each
     assert not rows["constant"][5]
-    assert all("±" in rows[name][5] for name in variants[1:])
+    assert all("±" in rows[name][5] for name in script.COMPARED)
     pilot = json.loads(Path("study/a-cell/pilot.json").read_text(encoding="utf-8"))
     assert [len(pilot[name]) for name in ("mean_norms", "largest_energies")] == [2, 2]
     assert "<svg" in Path("study/planning.svg").read_text(encoding="utf-8")
+    runs = Path("study/a-cell/seed-1.csv").stat().st_mtime_ns
+    run(script, monkeypatch, "--seeds", "2", "--out", "study")
+    assert Path("study/a-cell/seed-1.csv").stat().st_mtime_ns == runs
+
+
+@pytest.mark.parametrize("cell", [{}, {"channel.fading": "rayleigh", "power_control.name": "minimum-mse"}])
+def test_models_side_by_side_come_to_what_they_come_to_in_runs_of_their_own(
+    cell: dict[str, Any], load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = load("planning")
+    keys = {"uplink.uses": 60, "data.samples_per_device": 20, "rounds": 12, "seeds": 1, "training.warm_up": 5}
+    scenario = script.scenario_of(cell | keys)
+    scenario["variants"] = [one for one in scenario["variants"] if one["name"] != "pilot"]
+    variants = [one.scenario for one in script.Scenario.load(scenario).resolve()]
+    together = script.Models(variants, 0).train()
+    apart = fedmac.run(scenario, out="runs", workers=1, report=False).rounds.groupby("variant", sort=False).last()
+    # Sums in single precision come in another order.
+    assert together["objective"].to_numpy() == pytest.approx(apart["train_objective"].to_numpy(), rel=1e-4)
+    assert together["uses"].to_numpy() == pytest.approx(apart["channel_uses"].to_numpy())
+    assert together["energy"].to_numpy() == pytest.approx(apart["energy_j_per_device_max"].to_numpy(), rel=1e-4)
+    assert together["test_accuracy"].to_numpy() == pytest.approx(apart["test_accuracy"].to_numpy(), abs=0.01)
+
+
+def test_without_noise_the_server_knows_the_mean_of_the_devices_shifts(
+    load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = load("device_shifts")
+    task = tomllib.loads((ROOT / "scenarios/planning.toml").read_text(encoding="utf-8"))
+    task |= {"rounds": 3, "data": SMALL | {"samples_per_device": 10, "validation_fraction": 0.5}}
+    monkeypatch.setattr(script, "TASK", tmp_path / "task.toml")
+    monkeypatch.setattr(script, "ROUNDS_TOLD", (2, 3))
+    errors = {}
+    for energy in (10.0, 1e16):
+        task["power_control"]["energy_per_round"] = energy
+        script.TASK.write_text(tomli_w.dumps(task), encoding="utf-8")
+        errors[energy] = script.Task(0).train(script.Scheme("shifts"), 0.1)["error 3"]
+    assert errors[10.0] > 1e-3
+    assert errors[1e16] < 1e-9  # what is left is single precision
+    monkeypatch.setattr(script, "RATES", [0.1])
+    run(script, monkeypatch, "--seeds", "2", "--out", "study")
+    rows = Path("study/table.md").read_text(encoding="utf-8").splitlines()[2:]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == [scheme.name for scheme in script.SCHEMES]
+    assert all("±" in row.split(" | ")[3] for row in rows[1:])
 
 
 def test_dingo_over_the_air_is_tuned_run_and_goes_on_with_what_is_there(
