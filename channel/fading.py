@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from channel.propagation import SPEED_OF_LIGHT
-from channel.randomness import generator, key
+from channel.randomness import complex_normal, generator, key
 
 Complex = NDArray[np.complex128]
 Real = NDArray[np.float64]
@@ -106,7 +106,7 @@ class Rayleigh(Fading):
 
     def coefficients(self, round: int, devices: int, seed: int) -> Complex:
         """Independent draws, shape (N,)."""
-        return _complex_normal(generator(seed, "fading/rayleigh", round), devices)
+        return complex_normal(generator(seed, "fading/rayleigh", round), (devices,))
 
 
 class Rician(Fading):
@@ -129,7 +129,7 @@ class Rician(Fading):
         """Independent draws, shape (N,)."""
         rng = generator(seed, "fading/rician", round)
         k = 10.0 ** (self.k_factor_db / 10.0)
-        scattered = _complex_normal(rng, devices)
+        scattered = complex_normal(rng, (devices,))
         sight = np.exp(2j * math.pi * rng.random(devices))
         mixed: Complex = math.sqrt(k / (k + 1.0)) * sight + math.sqrt(1.0 / (k + 1.0)) * scattered
         return mixed
@@ -208,12 +208,7 @@ class GaussMarkov(Fading):
         return states
 
     def _innovation(self, block: int, devices: int, seed: int) -> Complex:
-        return _complex_normal(generator(seed, "fading/gauss-markov", block), devices)
-
-
-def _complex_normal(rng: np.random.Generator, size: int) -> Complex:
-    drawn: Complex = rng.normal(0.0, math.sqrt(0.5), size) + 1j * rng.normal(0.0, math.sqrt(0.5), size)
-    return drawn
+        return complex_normal(generator(seed, "fading/gauss-markov", block), (devices,))
 
 
 FADINGS: dict[str, type[Fading]] = {fading.name: fading for fading in (AWGN, Rayleigh, Rician, GaussMarkov)}

@@ -6,11 +6,13 @@ workers, the order of arrival or a resumed run.
 
 from __future__ import annotations
 
+import math
 import zlib
 from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 @lru_cache(maxsize=256)
@@ -37,6 +39,12 @@ def key(seed: int, purpose: str, *index: int) -> int:
 def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
     """NumPy generator of the stream named by (seed, purpose, index); see :func:`key`."""
     return np.random.default_rng([seed, _purpose_key(purpose), *index])
+
+
+def complex_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.complex128]:
+    """CN(0, 1), independent, of any shape."""
+    parts = generator.normal(0.0, math.sqrt(0.5), (2, *shape))
+    return np.asarray(parts[0] + 1j * parts[1])
 
 
 def torch_generator(seed: int, purpose: str, *index: int) -> torch.Generator:

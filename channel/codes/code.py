@@ -39,6 +39,8 @@ class Code(ABC):
         Whether the code of a sum is the sum of the codes, so that updates may be added up before they are coded.
     coherent : bool
         Whether it decodes a sum of amplitudes, which takes channels in phase; else a sum of energies.
+    closed_form : bool
+        Whether :meth:`mean_squared_error` knows the error; NaN where it depends on more than energies.
     decoders : tuple of str
         The decoders that there are.
 
@@ -58,6 +60,7 @@ class Code(ABC):
 
     name: ClassVar[str]
     linear: ClassVar[bool] = True
+    closed_form: ClassVar[bool] = True
     coherent: ClassVar[bool] = True
     decoders: ClassVar[tuple[Decoder, ...]] = ("unbiased", "lmmse", "projection")
     _count: SymbolCount
@@ -206,6 +209,8 @@ class Code(ABC):
         ValueError
             A negative or non-finite energy or variance.
         """
+        if not self.closed_form:
+            return math.nan
         _check_energy("varying_energy", varying_energy)
         _check_energy("signal_energy", signal_energy)
         _check_energy("misalignment_energy", misalignment_energy)

@@ -65,6 +65,7 @@ class MajorityVote(Code):
 
     name = "majority-vote"
     linear = False
+    closed_form = False  # the error depends on the entries' margins, which no energy says
     decoders = ("majority",)
 
     def __init__(self, step: float, error_feedback: bool = False) -> None:
@@ -85,17 +86,6 @@ class MajorityVote(Code):
     def sent(self, update: Tensor) -> Tensor:
         """``step * sign(x)``, shape (..., d)."""
         return self.step * update.sign()
-
-    def mean_squared_error(
-        self,
-        size: int,
-        signal_energy: float,
-        misalignment_energy: float,
-        noise_variance: float,
-        varying_energy: float = 0.0,
-    ) -> float:
-        """NaN: the error depends on the entries' margins, which no energy says."""
-        return math.nan
 
     def _forward(self, update: Tensor, seed: int) -> Tensor:
         return self.sent(update)

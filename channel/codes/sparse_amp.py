@@ -90,6 +90,7 @@ class SparseAMP(Code):
 
     name = "sparse-amp"
     linear = False
+    closed_form = False  # the error depends on how sparse the updates and their sum are, which no energy says
     decoders = ("amp",)
 
     def __init__(
@@ -148,17 +149,6 @@ class SparseAMP(Code):
         level = (received.square().mean(dim=-1, keepdim=True) - noise_variance).clamp(min=0.0)
         risk_of_linear_map = n / size * level * (1.0 - r * self._shrinkage(level, size, noise_variance))
         return torch.where(risk < risk_of_linear_map, by_amp, by_linear_map)
-
-    def mean_squared_error(
-        self,
-        size: int,
-        signal_energy: float,
-        misalignment_energy: float,
-        noise_variance: float,
-        varying_energy: float = 0.0,
-    ) -> float:
-        """NaN: the error depends on how sparse the updates and their sum are, which no energy says."""
-        return math.nan
 
     def _message_passing(self, received: Tensor, size: int, seed: int, noise_variance: float) -> tuple[Tensor, Tensor]:
         """The last estimate, (..., d), and its squared error an entry with `DOUBT` on top, (..., 1)."""

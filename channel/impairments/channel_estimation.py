@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from channel.impairments.circular import complex_normal
+from channel.randomness import complex_normal
 
 Complex = NDArray[np.complex128]
 Real = NDArray[np.float64]

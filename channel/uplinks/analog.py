@@ -28,7 +28,17 @@ from channel.uplinks.superposition import (
     superpose_symbols,
     superpose_updates,
 )
-from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, MeanUplink, Reception, check_share, symbol_scale
+from channel.uplinks.uplink import (
+    CONTROL_BITS,
+    Cohort,
+    Grant,
+    MeanUplink,
+    Reception,
+    check_one_limit,
+    check_share,
+    power_of,
+    symbol_scale,
+)
 
 Real = NDArray[np.float64]
 
@@ -93,11 +103,7 @@ class AnalogUplink(MeanUplink):
     plan: Planner | None = None
 
     def __post_init__(self) -> None:
-        if self.power_limit is not None and self.energy_per_round is not None:
-            raise ValueError(
-                "AnalogUplink: give power_limit or energy_per_round, not both; "
-                f"got power_limit={self.power_limit}, energy_per_round={self.energy_per_round}"
-            )
+        check_one_limit("AnalogUplink", self.power_limit, self.energy_per_round)
         if not 0 <= self.erasure < 1:
             raise ValueError(f"AnalogUplink: erasure must be in [0, 1), got {self.erasure}")
         if not self.code.coherent:
@@ -254,8 +260,7 @@ class AnalogUplink(MeanUplink):
         """Let the plan know what the server knows: the norm of the mean, and the energy at unit receive scale."""
         if self.plan is None or not np.any(alignment.amplitudes > 0):
             return
-        entries = code.uses(size) / code.expected_energy_ratio(size)
-        signal = max(0.0, float(received.square().mean()) - noise_variance) * entries
+        entries, signal = _heard_energy(received, code, size, noise_variance)
         needed = entries * float(np.mean(alignment.receive_scales**2)) * limit
         granted = self.plan.grant(exchange - 1)[1]
         self.plan.observe(exchange - 1, math.sqrt(signal), needed, min(granted, float(radiated.max())))
@@ -266,8 +271,7 @@ class AnalogUplink(MeanUplink):
         The receiver knows no norm of the mean; what a code makes of it is reckoned from the power received. Infinite
         where the code knows no closed form: how much devices have left out is not to be heard.
         """
-        entries = len(received) / code.expected_energy_ratio(size)
-        signal = max(0.0, float(received.square().mean()) - noise_variance) * entries
+        entries, signal = _heard_energy(received, code, size, noise_variance)
         misalignment = max(0.0, predicted - noise_variance) * entries
         error = code.mean_squared_error(size, signal, misalignment, noise_variance) / size
         return math.inf if math.isnan(error) else error
@@ -277,9 +281,7 @@ class AnalogUplink(MeanUplink):
         energy = self.energy_per_round
         if self.plan is not None and exchange is not None:
             energy = self.plan.grant(exchange - 1)[1]
-        if energy is None:
-            return 1.0 if self.power_limit is None else self.power_limit
-        return energy / float(self.channel.energy(np.ones(1), uses)[0])
+        return power_of(self.channel, self.power_limit, energy, uses)
 
     def _erase(self, received: Tensor, code: Code, seed: int) -> Tensor:
         wiped = round(self.erasure * len(received))
@@ -304,6 +306,12 @@ class AnalogUplink(MeanUplink):
             "mse_measured": float((update - air.mean).square().sum()),
             "mse_predicted": predicted if self._is_linear and not math.isnan(predicted) else None,
         }
+
+
+def _heard_energy(received: Tensor, code: Code, size: int, noise_variance: float) -> tuple[float, float]:
+    """Length n of the update as it is coded, and the squared norm that the symbols say it has, noise taken off."""
+    entries = len(received) / code.expected_energy_ratio(size)
+    return entries, max(0.0, float(received.square().mean()) - noise_variance) * entries
 
 
 def _ratio(signal: float, noise: float) -> float:

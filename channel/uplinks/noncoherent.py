@@ -17,7 +17,16 @@ from channel.ledger import Cost
 from channel.order import TransmitOrder
 from channel.randomness import generator, key
 from channel.uplinks.chip_energies import ChipEnergies, fading_by_the_chip, fading_by_the_exchange
-from channel.uplinks.uplink import CONTROL_BITS, Cohort, Grant, MeanUplink, Reception, check_share
+from channel.uplinks.uplink import (
+    CONTROL_BITS,
+    Cohort,
+    Grant,
+    MeanUplink,
+    Reception,
+    check_one_limit,
+    check_share,
+    power_of,
+)
 
 Real = NDArray[np.float64]
 
@@ -85,11 +94,7 @@ class NonCoherentUplink(MeanUplink):
     fading: Literal["exchange", "chip"] = "exchange"
 
     def __post_init__(self) -> None:
-        if self.power_limit is not None and self.energy_per_round is not None:
-            raise ValueError(
-                "NonCoherentUplink: give power_limit or energy_per_round, not both; "
-                f"got power_limit={self.power_limit}, energy_per_round={self.energy_per_round}"
-            )
+        check_one_limit("NonCoherentUplink", self.power_limit, self.energy_per_round)
         if self.chips != int(self.chips) or self.chips < 1:
             raise ValueError(f"NonCoherentUplink: chips is {self.chips!r}; accepted: an integer >= 1")
         if self.fading not in ("exchange", "chip"):
@@ -194,9 +199,7 @@ class NonCoherentUplink(MeanUplink):
         return np.where(np.abs(state.gains) > 0, mean, 0.0)
 
     def _power_limit(self, uses: int) -> float:
-        if self.energy_per_round is None:
-            return 1.0 if self.power_limit is None else self.power_limit
-        return self.energy_per_round / float(self.channel.energy(np.ones(1), uses)[0])
+        return power_of(self.channel, self.power_limit, self.energy_per_round, uses)
 
 
 def _allocate(cohort: Cohort, mean_gains: Real, limit: float) -> tuple[float, Real]:

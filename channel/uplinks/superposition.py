@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from channel.codes import Code
-from channel.uplinks.uplink import Cohort
+from channel.uplinks.uplink import Cohort, symbol_scale
 
 Complex = NDArray[np.complex128]
 Real = NDArray[np.float64]
@@ -125,6 +124,5 @@ def per_use(values: Real, uses: int) -> Tensor:
 
 def spread_scale(code: Code, size: int, norms: Real) -> Real:
     """What an update is multiplied by to be symbols of unit power, n^(1/2) / ||x||, (K,); 0 for one of zeros."""
-    n = code.uses(size) / code.expected_energy_ratio(size)
     with np.errstate(divide="ignore"):
-        return np.where(norms > 0, math.sqrt(n) / norms, 0.0)
+        return np.where(norms > 0, symbol_scale(code, size) / norms, 0.0)

@@ -164,6 +164,22 @@ def symbol_scale(code: Code, size: int) -> float:
     return float(np.sqrt(code.uses(size) / code.expected_energy_ratio(size)))
 
 
+def check_one_limit(uplink: str, power_limit: float | None, energy_per_round: float | None) -> None:
+    """Refuse an uplink whose power and energy are both limited: one follows from the other."""
+    if power_limit is not None and energy_per_round is not None:
+        raise ValueError(
+            f"{uplink}: give power_limit or energy_per_round, not both; "
+            f"got power_limit={power_limit}, energy_per_round={energy_per_round}"
+        )
+
+
+def power_of(channel: Channel, power_limit: float | None, energy_per_round: float | None, uses: int) -> float:
+    """Limit P on the power of a use: of an energy what it comes to over `uses`; 1 if neither is limited."""
+    if energy_per_round is None:
+        return 1.0 if power_limit is None else power_limit
+    return energy_per_round / float(channel.energy(np.ones(1), uses)[0])
+
+
 def check_share(energy_share: float) -> None:
     """Refuse a share of an exchange's energy that is not a finite number > 0."""
     if not 0 < energy_share < math.inf:

@@ -12,14 +12,13 @@ deviation over the seeds, least and largest.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from amiri_gunduz_schemes import SCHEMES, Budget, DigitalDSGD
 from softmax_over_the_air import Task, train
-from tuned_runs import TunedRuns
+from tuned_runs import TunedRuns, tabulate
 
 CELLS: Mapping[str, tuple[Budget, str]] = {
     "s = d/10, P = 50, iid": (Budget(785, 50.0), "iid"),
@@ -68,18 +67,7 @@ def rows(cell: str, runs: TunedRuns, seeds: int) -> Iterator[str]:
 
 def main() -> None:
     """Run what is missing and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cells whose names hold this text, e.g. 'd/10'")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("runs/reproduce/amiri-gunduz"))
-    arguments = parser.parse_args()
-    cells = [cell for cell in CELLS if arguments.only in cell]
-    if not cells:
-        parser.error(f"--only {arguments.only}: accepted: part of a name such as {next(iter(CELLS))!r}")
-    runs = TunedRuns(arguments.out / "runs.jsonl", run)
-    for cell in cells:
-        for line in rows(cell, runs, arguments.seeds):
-            print(line, flush=True)
+    tabulate(__doc__, CELLS, run, rows, Path("runs/reproduce/amiri-gunduz"), example="d/10")
 
 
 if __name__ == "__main__":

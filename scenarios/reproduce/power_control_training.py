@@ -14,7 +14,6 @@ power_control_table.py over K, of K equal ones over K².
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from power_control_table import POLICIES
 from softmax_over_the_air import OverTheAir, Task, train
-from tuned_runs import TunedRuns
+from tuned_runs import TunedRuns, tabulate
 
 from channel import Channel, Rayleigh
 from channel.codes import Uncoded
@@ -69,18 +68,7 @@ def rows(cell: str, runs: TunedRuns, seeds: int) -> Iterator[str]:
 
 def main() -> None:
     """Run what is missing and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cells whose names hold this text, e.g. 'iid'")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("runs/reproduce/power-control"))
-    arguments = parser.parse_args()
-    cells = [cell for cell in CELLS if arguments.only in cell]
-    if not cells:
-        parser.error(f"--only {arguments.only}: accepted: part of a name such as {next(iter(CELLS))!r}")
-    runs = TunedRuns(arguments.out / "runs.jsonl", run)
-    for cell in cells:
-        for line in rows(cell, runs, arguments.seeds):
-            print(line, flush=True)
+    tabulate(__doc__, CELLS, run, rows, Path("runs/reproduce/power-control"), example="iid")
 
 
 if __name__ == "__main__":

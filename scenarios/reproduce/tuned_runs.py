@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,3 +86,27 @@ class TunedRuns:
         best = max(tried, key=lambda rate: tried[rate])
         ends = [self.figures(cell, method, "test", best, seed) for seed in range(seeds)]
         return Tuned(best, tried[best], len(tried) > 1 and best in (min(tried), max(tried)), ends)
+
+
+def tabulate(
+    description: str | None,
+    names: Iterable[str],
+    run: Run,
+    rows: Callable[[str, TunedRuns, int], Iterable[str]],
+    out: Path,
+    example: str,
+) -> None:
+    """Run what is missing and print the tables: the command line of a script of cells."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help=f"cells whose names hold this text, e.g. {example!r}")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=out)
+    arguments = parser.parse_args()
+    known = list(names)
+    cells = [cell for cell in known if arguments.only in cell]
+    if not cells:
+        parser.error(f"--only {arguments.only}: accepted: part of a name such as {known[0]!r}")
+    runs = TunedRuns(arguments.out / "runs.jsonl", run)
+    for cell in cells:
+        for line in rows(cell, runs, arguments.seeds):
+            print(line, flush=True)
