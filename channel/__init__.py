@@ -37,7 +37,17 @@ if TYPE_CHECKING:
         TernGrad,
         TopK,
     )
-    from channel.codes import CODES, Code, EnergyChips, MajorityVote, RandomLinearCode, RandomMask, SparseAMP, Uncoded
+    from channel.codes import (
+        CODES,
+        BlockLinearCode,
+        Code,
+        EnergyChips,
+        MajorityVote,
+        RandomLinearCode,
+        RandomMask,
+        SparseAMP,
+        Uncoded,
+    )
     from channel.fading import AWGN, FADINGS, Fading, GaussMarkov, Rayleigh, Rician
     from channel.impairments import (
         ADC,
@@ -77,6 +87,7 @@ if TYPE_CHECKING:
         POWER_CONTROLS,
         Allocation,
         AveragePower,
+        BlockPlanner,
         ChannelInversion,
         Combining,
         ErgodicOptimum,
@@ -156,9 +167,9 @@ __getattr__, __dir__, _ = lazy.attach(
         ],
         "codes": [
             "CODES",
+            "BlockLinearCode",
             "Code",
             "EnergyChips",
-            "ErgodicOptimum",
             "MajorityVote",
             "RandomLinearCode",
             "RandomMask",
@@ -204,6 +215,7 @@ __getattr__, __dir__, _ = lazy.attach(
             "POWER_CONTROLS",
             "Allocation",
             "AveragePower",
+            "BlockPlanner",
             "ChannelInversion",
             "Combining",
             "ErgodicOptimum",
@@ -282,6 +294,8 @@ __all__ = [
     "BenefitPerJoule",
     "Bernoulli",
     "BitAllocation",
+    "BlockLinearCode",
+    "BlockPlanner",
     "Bursty",
     "Channel",
     "ChannelEstimation",

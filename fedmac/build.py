@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,19 @@ from channel.channel import Channel
 from channel.codecs import CODECS, FACTOR_CODECS
 from channel.codes import CODES, Code
 from channel.impairments import ADC, Amplifier
+from channel.layout import Layout
 from channel.links import ACCESSES, LINKS, Retransmission
-from channel.power import COMBININGS, POWER_CONTROLS, Combining, Pilot, Planner, PowerControl, PowerLaw, RoundPlan
+from channel.power import (
+    COMBININGS,
+    POWER_CONTROLS,
+    BlockPlanner,
+    Combining,
+    Pilot,
+    Planner,
+    PowerControl,
+    PowerLaw,
+    RoundPlan,
+)
 from channel.uplinks import Adaptation, AnalogUplink, DigitalUplink, IdealUplink, NonCoherentUplink, Uplink
 from clients.app import Workplace
 from clients.data import FederatedData, load
@@ -24,6 +35,7 @@ from clients.factors import check_gradients
 from clients.losses import LOSSES
 from clients.models import MODELS
 from clients.models import build as build_named_model
+from clients.parameters import model_arrays
 from clients.training import Trainer, Training, compute_device
 from fedmac.build_channel import build_channel, check_pilots, power_limit
 from fedmac.scenario import Scenario
@@ -83,11 +95,10 @@ def _rehearse_one(scenario: Scenario, data: FederatedData, where: str) -> None:
     with _refusing("codec" if scenario.uplink.kind == "digital" else "uplink", where):
         if scenario.uplink.kind == "over-the-air":
             build_code(scenario.uplink).uses(trainer.size)
-    if scenario.plan.name != "constant":
-        with _refusing("plan", where):
-            check_plan(scenario, trainer.size)
+    with _refusing("plan", where):
+        check_plan(scenario, block_sizes(trainer))
     with _refusing("codec" if scenario.uplink.kind == "digital" else "uplink", where):
-        uplink = build_uplink(scenario, scenario.seed, trainer.size)
+        uplink = build_uplink(scenario, scenario.seed, block_sizes(trainer))
         if isinstance(uplink, DigitalUplink):
             uplink.check(trainer.size)
     if isinstance(uplink, AnalogUplink):
@@ -235,10 +246,15 @@ def senders(scenario: Scenario) -> int:
     return max(1, int(scenario.data.devices * fraction))
 
 
-def build_uplink(scenario: Scenario, seed: int, size: int | None = None) -> Uplink:
-    """The scenario's uplink with its code, power control and channel, for updates of `size` entries.
+def block_sizes(trainer: Trainer) -> tuple[int, ...]:
+    """Entries of each array of an update, in their order."""
+    return Layout.of_arrays(model_arrays(trainer.model)).sizes
 
-    Without a size there is no plan: every round is granted the same.
+
+def build_uplink(scenario: Scenario, seed: int, sizes: Sequence[int] = ()) -> Uplink:
+    """The scenario's uplink with its code, power control and channel, for updates of arrays of these sizes.
+
+    Without sizes there is no plan: every round is granted the same.
     """
     section, control = scenario.uplink, scenario.power_control
     power = power_limit(scenario)
@@ -269,23 +285,27 @@ def build_uplink(scenario: Scenario, seed: int, size: int | None = None) -> Upli
         combining=build_combining(control),
         amplifier=None if wrong.clip_db is None else Amplifier(wrong.clip_db, wrong.subcarriers),
         adc=None if wrong.adc_bits is None else ADC(wrong.adc_bits),
-        plan=None if size is None else build_plan(scenario, channel, power, size),
+        plan=build_plan(scenario, channel, power, sizes) if sizes else None,
+        block_plan=BlockPlanner(sizes) if scenario.plan.blocks and sizes else None,
     )
 
 
-def build_plan(scenario: Scenario, channel: Channel, power: float | None, size: int) -> Planner | None:
-    """How the budget of all rounds is spread over them, for updates of `size` entries; None where it is not.
+def build_plan(scenario: Scenario, channel: Channel, power: float | None, sizes: Sequence[int]) -> Planner | None:
+    """How the budget of all rounds is spread over them, for updates of arrays of these sizes; None where it is not.
 
     The budget is what as many equal rounds would take: the code's channel uses, and a device at its limit.
     """
     section, rounds = scenario.plan, scenario.rounds
     if section.name == "constant" or rounds == 0:
         return None
+    size = sum(sizes)
     uses = build_code(scenario.uplink).uses(size)
     energy = scenario.power_control.energy_per_round
     if energy is None:
         energy = float(channel.energy(np.sqrt([1.0 if power is None else power]), uses)[0])
     limits = section.model_dump(include={"min_uses", "max_uses", "peak_energy"}, exclude_none=True)
+    if section.blocks:
+        limits.setdefault("min_uses", len(sizes))
     unit = 1.0 / (2.0 * channel.bandwidth) if channel.physical else 1.0
     noise = max(channel.mean_noise, sys.float_info.min) * unit
     plan = RoundPlan(rounds, size, rounds * uses, rounds * energy, section.decay, noise, **limits)
@@ -294,15 +314,20 @@ def build_plan(scenario: Scenario, channel: Channel, power: float | None, size: 
     return Planner(plan, PowerLaw(section.exponent if section.exponent is not None else 0.5), section.every or 10)
 
 
-def check_plan(scenario: Scenario, size: int) -> None:
-    """Refuse limits that a plan's budget does not hold, and pilot runs that are none, for updates of `size` entries.
+def check_plan(scenario: Scenario, sizes: Sequence[int]) -> None:
+    """Refuse limits that a plan's budget does not hold, and pilot runs that are none, for updates of these arrays.
 
     Raises
     ------
     ValueError
         Naming the key, relative to the table, its value and what is accepted.
     """
-    section, granted = scenario.plan, build_code(scenario.uplink).uses(size)
+    section, size = scenario.plan, sum(sizes)
+    if section.name == "constant" and not section.blocks:
+        return
+    granted = build_code(scenario.uplink).uses(size)
+    if section.blocks:
+        _check_arrays(scenario, granted, len(sizes))
     for key in ("min_uses", "max_uses"):
         if (value := getattr(section, key)) is not None and value > size:
             raise refusal(key, value, "more than updates have entries", f"an integer from 1 to {size}")
@@ -317,6 +342,18 @@ def check_plan(scenario: Scenario, size: int) -> None:
             why = said.removeprefix(f"{section.pilot} ")
             accepted = f"a JSON file of {{mean_norms, largest_energies}}, each of {scenario.rounds} numbers"
             raise refusal("pilot", section.pilot, why, accepted) from error
+
+
+def _check_arrays(scenario: Scenario, granted: int, arrays: int) -> None:
+    """Refuse rounds that may have fewer channel uses than the model has arrays."""
+    section = scenario.plan
+    for key, value in (("min_uses", section.min_uses), ("max_uses", section.max_uses)):
+        if value is not None and value < arrays:
+            reason = f"less than one for each of the model's {arrays} arrays, which blocks = true needs"
+            raise refusal(key, value, reason, f"an integer from {arrays}")
+    if granted < arrays:
+        reason = f"a round has {granted} channel uses for the model's {arrays} arrays"
+        raise refusal("blocks", True, reason, "false, or more by uplink.ratio or uses")
 
 
 def build_digital_uplink(scenario: Scenario, channel: Channel, power: float | None) -> DigitalUplink:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import get_args
 
 Catalogue = dict[str, tuple[str, dict[str, str]]]
 
@@ -43,6 +44,7 @@ def catalogue(kind: str | None = None) -> Catalogue:
     from clients.models import MODELS
     from fedmac.codec_figures import codec_note
     from fedmac.engines import ENGINES
+    from fedmac.scenario_sections import UplinkSection
     from fedmac.sinks import SINKS
     from strategies.names import STRATEGIES
 
@@ -57,7 +59,7 @@ def catalogue(kind: str | None = None) -> Catalogue:
             {n: s.summary + (" (needs a digital uplink)" if s.individual else "") for n, s in STRATEGIES.items()},
         ),
         "uplinks": ("uplink.kind", {n: _line(u) for n, u in UPLINKS.items()}),
-        "codes": ("uplink.code", {n: _line(c) for n, c in CODES.items() if getattr(c, "coherent", True)}),
+        "codes": ("uplink.code", {n: _line(CODES[n]) for n in get_args(UplinkSection.model_fields["code"].annotation)}),
         "codecs": (
             "codec.name",
             {n: _line(c) + notes.get(n, "") for n, c in codecs.items()},

@@ -23,7 +23,7 @@ from clients.app import Workplace
 from clients.mean_objective import MeanObjective
 from clients.parameters import model_arrays
 from fedmac.air_refusals import met_on_the_air
-from fedmac.build import build_strategy, build_uplink
+from fedmac.build import block_sizes, build_strategy, build_uplink
 from fedmac.record import RoundRecord
 from fedmac.scenario import Scenario, Variant
 from strategies.iterative import IterativeStrategy
@@ -58,7 +58,7 @@ def learn(
     def note_round(record: RoundRecord) -> None:
         on_round({"variant": variant.name, "seed": seed} | record)
 
-    uplink = build_uplink(scenario, seed, workplace.trainer.size)
+    uplink = build_uplink(scenario, seed, block_sizes(workplace.trainer))
     placement = placement_record(uplink.channel, scenario.data.devices, seed)
     journal = _Journal(scenario, workplace, note_round, placement)
     inner = build_strategy(scenario)

@@ -111,6 +111,8 @@ class Scenario(Section):
             raise refusal("link.packets", "fit", reason, '"as-coded", "least-error", or a noise_power > 0')
 
     def _plans_what_it_can(self) -> None:
+        if self.plan.blocks:
+            self._plans_blocks()
         if self.plan.name == "constant":
             return
         given = self.plan.name
@@ -122,6 +124,16 @@ class Scenario(Section):
         if STRATEGIES[self.strategy.name].second_order:
             reason = f'strategy.name = "{self.strategy.name}" makes several exchanges a round'
             raise refusal("plan.name", given, reason, '"constant"')
+
+    def _plans_blocks(self) -> None:
+        section = self.uplink
+        if section.kind != "over-the-air" or section.code != "random-linear" or section.decoder != "unbiased":
+            reason = "shares out the channel uses of unbiased random linear codes"
+            accepted = 'false, or uplink.code = "random-linear" with decoder = "unbiased"'
+            raise refusal("plan.blocks", True, reason, accepted)
+        if STRATEGIES[self.strategy.name].second_order:
+            reason = f'strategy.name = "{self.strategy.name}" sends vectors that are no updates'
+            raise refusal("plan.blocks", True, reason, "false")
 
     def _trains_as_its_strategy_does(self) -> None:
         name = self.strategy.name

@@ -282,7 +282,7 @@ class ImpairmentsSection(Section):
 
 
 class PlanSection(Section):
-    """How a run's channel uses and energy are spread over its rounds: what the uplink would take if all were equal."""
+    """How a run's channel uses and energy are spread: as much as equal rounds, each of one code, would take."""
 
     name: Literal["constant", "power-law", "pilot"] = Field(
         "constant", description="every round the same; by norms forecast from past ones, or those of a pilot run"
@@ -298,6 +298,9 @@ class PlanSection(Section):
     )
     max_uses: Count | None = Field(None, description="of power-law and pilot: most channel uses of a round (default d)")
     peak_energy: Positive | None = Field(None, description="of power-law and pilot: most energy of a round")
+    blocks: bool = Field(
+        False, description="share a round's channel uses out over the model's arrays, by the norms heard of them"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> PlanSection:

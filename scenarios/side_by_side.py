@@ -70,7 +70,8 @@ class Models:
         self.wanted = one_hot(self.targets, self.classes)[:, :, None, :].float()
         self.weights = torch.zeros(self.features, count, self.classes)
         self.velocity = torch.zeros(self.features, count, self.classes)
-        self.uplinks = [build_uplink(one, seed, self.features * self.classes) for one in scenarios]
+        arrays = self.classes * (self.features - 1), self.classes
+        self.uplinks = [build_uplink(one, seed, arrays) for one in scenarios]
         self.uses, self.energy = np.zeros(count), np.zeros((count, len(parts)))
         self.gradient_norms: list[float] = []
         self.energies: list[float] = []

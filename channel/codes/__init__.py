@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from channel.codes.block_linear_code import BlockLinearCode
 from channel.codes.code import Code, Decoder
 from channel.codes.energy_chips import EnergyChips
 from channel.codes.majority_vote import MajorityVote, vote_error
@@ -13,12 +14,14 @@ from channel.codes.sparse_amp import SparseAMP
 from channel.codes.uncoded import Uncoded
 
 CODES: dict[str, Callable[..., Code]] = {
-    code.name: code for code in (Uncoded, RandomLinearCode, RandomMask, SparseAMP, MajorityVote, EnergyChips)
+    code.name: code
+    for code in (Uncoded, RandomLinearCode, RandomMask, SparseAMP, MajorityVote, EnergyChips, BlockLinearCode)
 }
-"""Codes by the name they go by in a scenario."""
+"""Codes by the name they go by in an order, and in a scenario those it may name."""
 
 __all__ = [
     "CODES",
+    "BlockLinearCode",
     "Code",
     "Decoder",
     "EnergyChips",

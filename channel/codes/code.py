@@ -169,6 +169,15 @@ class Code(ABC):
         """Expected ``||A x||^2 / ||x||^2`` over codes, x what is sent: m / n."""
         return self.uses(size) / self.padded_size(size)
 
+    def coded_energy(self, signal: Tensor) -> float:
+        """The energy of a signal, shape (d,), that :meth:`mean_squared_error` takes: ``||s||^2``."""
+        return float(signal.square().sum())
+
+    def heard_energy(self, received: Tensor, size: int, noise_variance: float) -> float:
+        """The same as received symbols (m,) tell it: ``n max(0, ||y||^2/m - noise_variance)``."""
+        entries = len(received) / self.expected_energy_ratio(size)
+        return max(0.0, float(received.square().mean()) - noise_variance) * entries
+
     def mean_squared_error(
         self,
         size: int,

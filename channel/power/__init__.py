@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from channel.power.alternating import Optimised
 from channel.power.average_power import AveragePower
+from channel.power.block_plan import BlockPlanner
 from channel.power.combining import Combined, Combining, Matched
 from channel.power.ergodic import ErgodicOptimum, ergodic_optimum
 from channel.power.full_power import FullPower
@@ -44,6 +45,7 @@ __all__ = [
     "POWER_CONTROLS",
     "Allocation",
     "AveragePower",
+    "BlockPlanner",
     "ChannelInversion",
     "Combined",
     "Combining",

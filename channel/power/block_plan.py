@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from channel.power.water_filling import Real, Whole, whole_water_fill
+
+LEAST_SHARE = 0.01
+"""Of its even share of the energy: what a block is taken to have at least."""
 
 
 def block_uses(sizes: ArrayLike, norms: ArrayLike, uses: int) -> Whole:
@@ -107,3 +113,96 @@ def _one_a_block(name: str, values: ArrayLike, entries: Whole) -> Real:
     if not (np.isfinite(array) & (array >= 0)).all():
         raise ValueError(f"{name} is {array}; accepted: finite numbers >= 0")
     return array
+
+
+class BlockPlanner:
+    r"""Shares the channel uses of each exchange out over the blocks of a model, by what was heard of the blocks so far.
+
+    Before an exchange the server asks :meth:`grant`, after it it tells :meth:`observe` the energy of each block of the
+    mean. Norms for :func:`block_uses` come from a moving average of those energies, which noise may take below zero; a
+    block is never taken to have less than a hundredth of its even share, so that it is heard again. Before anything
+    is heard energy is taken to be even.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Entries d_b of each block.
+    memory : float, default 0.9
+        What the past counts for in the moving average, in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        Sizes below 1 or none, or a memory outside [0, 1).
+    """
+
+    def __init__(self, sizes: Sequence[int], memory: float = 0.9) -> None:
+        if not 0.0 <= memory < 1.0:
+            raise ValueError(f"memory is {memory}; accepted: 0 <= memory < 1")
+        self._entries = _sizes(sizes)
+        self.memory = memory
+        self._sums = np.zeros(len(self._entries))
+        self._granted: tuple[int, list[int]] = (0, [])
+
+    @property
+    def sizes(self) -> list[int]:
+        """Entries of each block."""
+        return [int(entries) for entries in self._entries]
+
+    @property
+    def size(self) -> int:
+        """Entries d of an update."""
+        return int(self._entries.sum())
+
+    def grant(self, exchange: int, uses: int) -> list[int]:
+        """Channel uses of each block in an exchange of `uses`; asked again it says the same.
+
+        Raises
+        ------
+        ValueError
+            Fewer uses than blocks.
+        """
+        if self._granted[0] != exchange:
+            self._granted = exchange, block_uses(self._entries, self._norms(), uses).tolist()
+        return self._granted[1]
+
+    def observe(self, exchange: int, energies: ArrayLike) -> None:
+        """What was heard in an exchange: estimates of ||xbar_b||^2, shape (B,), negative where noise makes them so.
+
+        Raises
+        ------
+        ValueError
+            An exchange that was not granted last, or energies of another shape or not finite.
+        """
+        if exchange != self._granted[0]:
+            raise ValueError(f"exchange is {exchange}; accepted: the one granted last, {self._granted[0]}")
+        heard: Real = np.asarray(energies, dtype=np.float64)
+        if heard.shape != self._entries.shape or not np.isfinite(heard).all():
+            raise ValueError(f"energies is {heard}; accepted: {len(self._entries)} finite numbers, one a block")
+        self._sums = self.memory * self._sums + (1.0 - self.memory) * heard
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs, as JSON values; sizes and memory are the caller's to keep."""
+        return {"sums": self._sums.tolist(), "granted": [self._granted[0], self._granted[1]]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`state`.
+
+        Raises
+        ------
+        ValueError
+            A state of other blocks.
+        """
+        if len(state["sums"]) != len(self._entries):
+            raise ValueError(f"state holds {len(state['sums'])} blocks; accepted: {len(self._entries)}")
+        self._sums = np.asarray(state["sums"], dtype=np.float64)
+        exchange, shared = state["granted"]
+        self._granted = int(exchange), [int(count) for count in shared]
+
+    def _norms(self) -> Real:
+        """Of the blocks, in a unit of their own."""
+        even = self._entries / self._entries.sum()
+        total = float(np.maximum(self._sums, 0.0).sum())
+        energies = np.maximum(self._sums / total, LEAST_SHARE * even) if total > 0.0 else even
+        norms: Real = np.sqrt(energies)
+        return norms

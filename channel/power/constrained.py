@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from channel.power.closed_form import optimal_receive_scale
-from channel.power.power_control import AllocationProblem, PowerControlError, Real
+from channel.power.power_control import AllocationProblem, ConstraintsInfeasible, PowerControlError, Real
 from channel.power.quadratic_program import solve_checked
 from channel.power.user_constraints import user_constraints
 
@@ -106,8 +106,10 @@ class ConstrainedProgram:
 
         Raises
         ------
+        ConstraintsInfeasible
+            The constraints contradict each other or the peak limits.
         PowerControlError
-            The constraints contradict each other or the peak limits, or the solver failed.
+            The solver failed.
         """
         best_scale = optimal_receive_scale(problem)
         self._fill(problem, best_scale)
@@ -127,7 +129,7 @@ class ConstrainedProgram:
             unbounded = inverse > 0.99 * LARGEST_INVERSE
             t = _next_root_error(float(low), high, silence, unbounded)
         if answer is None:
-            raise PowerControlError("no receive scale meets the constraints; relax those on receive_scale")
+            raise ConstraintsInfeasible("no receive scale meets the constraints; relax those on receive_scale")
         fractions, inverse = answer
         amplitudes = np.clip(fractions, 0.0, 1.0) * self._peaks.value
         return amplitudes, best_scale / inverse
@@ -147,7 +149,7 @@ class ConstrainedProgram:
         self._root_error.value = root_error
         status = solve_checked(self._problem)
         if status.startswith("infeasible"):
-            raise PowerControlError(
+            raise ConstraintsInfeasible(
                 f"cvxpy ended with status {status!r}: the constraints contradict each other or the power "
                 "limits; relax one (a device without gain or power is held at amplitude 0)"
             )

@@ -7,7 +7,14 @@ from typing import Literal
 
 from channel.power.closed_form import optimal_receive_scale
 from channel.power.constrained import ConstrainedProgram, Constraint
-from channel.power.power_control import AllocationProblem, PowerControl, Real
+from channel.power.last_good import LastGood
+from channel.power.power_control import (
+    AllocationProblem,
+    ConstraintsInfeasible,
+    PowerControl,
+    PowerControlError,
+    Real,
+)
 from channel.power.quadratic_program import QuadraticProgram
 
 CVXPY_LIMIT = 300
@@ -40,7 +47,9 @@ class MinimumMSE(PowerControl):
         Unknown solver, constraints with ``solver="closed-form"``; at :meth:`allocate`, a constraint that is
         not convex in cvxpy's rules.
     PowerControlError
-        At :meth:`allocate`: constraints that cannot be met, or a solver status other than optimal.
+        At :meth:`allocate`: constraints that cannot be met. A solver that fails is replaced by the closed form with a
+        warning in the allocation; with constraints by the last allocation it found for the same devices and limits,
+        with a warning, and raises if there is none.
 
     Examples
     --------
@@ -74,21 +83,38 @@ class MinimumMSE(PowerControl):
                 )
         self._programs: dict[int, QuadraticProgram] = {}
         self._constrained: dict[int, ConstrainedProgram] = {}
+        self._last = LastGood()
 
-    def _solve(self, problem: AllocationProblem) -> tuple[Real, float]:
-        devices = len(problem.weights)
+    def _solve(self, problem: AllocationProblem) -> tuple[Real, float] | tuple[Real, float, str]:
         if self.constraints:
-            if devices not in self._constrained:
-                self._constrained[devices] = ConstrainedProgram(devices, self.constraints)
-            return self._constrained[devices].solve(problem)
-        receive_scale = self._unconstrained_scale(problem, devices)
-        return problem.invert(receive_scale, problem.wanted), receive_scale
-
-    def _unconstrained_scale(self, problem: AllocationProblem, devices: int) -> float:
-        by_formula = self.solver == "closed-form" or (self.solver == "auto" and devices > CVXPY_LIMIT)
+            return self._within_constraints(problem)
+        by_formula = self.solver == "closed-form" or (self.solver == "auto" and len(problem.weights) > CVXPY_LIMIT)
+        warning = ""
         if by_formula or problem.noise_power == 0.0:
             # Without noise every a above max w/c is optimal and a solver may return any; the formula inverts.
-            return optimal_receive_scale(problem)
+            receive_scale = optimal_receive_scale(problem)
+        else:
+            receive_scale, warning = self._programmed(problem)
+        return problem.invert(receive_scale, problem.wanted), receive_scale, warning
+
+    def _programmed(self, problem: AllocationProblem) -> tuple[float, str]:
+        devices = len(problem.weights)
         if devices not in self._programs:
             self._programs[devices] = QuadraticProgram(devices)
-        return self._programs[devices].solve(problem)
+        try:
+            return self._programs[devices].solve(problem), ""
+        except PowerControlError as failure:
+            return optimal_receive_scale(problem), f"{failure}; the closed form was used"
+
+    def _within_constraints(self, problem: AllocationProblem) -> tuple[Real, float] | tuple[Real, float, str]:
+        devices = len(problem.weights)
+        if devices not in self._constrained:
+            self._constrained[devices] = ConstrainedProgram(devices, self.constraints)
+        try:
+            amplitudes, scale = self._constrained[devices].solve(problem)
+        except ConstraintsInfeasible:
+            raise
+        except PowerControlError as failure:
+            return self._last.instead(problem, failure)
+        self._last.keep(problem, amplitudes, scale)
+        return amplitudes, scale

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-import numpy as np
-
 from channel.power.closed_form import optimal_receive_scale
 from channel.power.constrained import Constraint
+from channel.power.last_good import LastGood
 from channel.power.least_power import least_power
 from channel.power.least_power_program import LeastPowerProgram
 from channel.power.minimum_mse import MinimumMSE
-from channel.power.power_control import AllocationProblem, Ids, PowerControl, PowerControlError, Real
+from channel.power.power_control import AllocationProblem, PowerControl, PowerControlError, Real
 
 Solution = tuple[Real, float] | tuple[Real, float, str]
 ROUNDING = 1e-9  # of the error: a target this close to the best reachable is that one
@@ -71,7 +70,7 @@ class MinimumPower(PowerControl):
         self.infeasible: Literal["error", "least-error"] = infeasible
         self.solver: Literal["auto", "cvxpy", "closed-form"] = solver
         self._programs: dict[int, LeastPowerProgram] = {}
-        self._last: tuple[Ids, Real, Real, float] | None = None
+        self._last = LastGood()
 
     def _solve(self, problem: AllocationProblem) -> Solution:
         error = self.mse * float(problem.weights @ problem.weights)
@@ -128,17 +127,10 @@ class MinimumPower(PowerControl):
         try:
             solution = self._programs[devices].solve(problem, error)
         except PowerControlError as failure:
-            return self._instead(problem, error, failure)
+            if self.constraints:
+                return self._last.instead(problem, failure)
+            return *least_power(problem, error), f"{failure}; the closed form was used"
         if solution is None:
             return self._out_of_reach(problem)
-        self._last = (problem.devices.copy(), problem.power_limits.copy(), *solution)
+        self._last.keep(problem, *solution)
         return solution
-
-    def _instead(self, problem: AllocationProblem, error: float, failure: PowerControlError) -> Solution:
-        if not self.constraints:
-            return *least_power(problem, error), f"{failure}; the closed form was used"
-        if self._last is not None:
-            devices, limits, amplitudes, scale = self._last
-            if np.array_equal(devices, problem.devices) and np.array_equal(limits, problem.power_limits):
-                return amplitudes.copy(), scale, f"{failure}; the last allocation that was solved was used"
-        raise failure

@@ -20,6 +20,10 @@ class PowerControlError(RuntimeError):
     """The optimiser did not return an allocation that can be trusted; the message names its status."""
 
 
+class ConstraintsInfeasible(PowerControlError):
+    """No allocation meets the constraints: there is nothing to put in its place."""
+
+
 @dataclass(frozen=True)
 class Allocation(Generic[Vector]):
     r"""Transmit amplitudes and receive scale of one exchange.

@@ -56,12 +56,10 @@ class QuadraticProgram:
         self._noise.value = np.sqrt(problem.noise_power) * unit / weight_unit
         status = solve_checked(self._problem)
         if status not in ("optimal", "optimal_inaccurate"):
-            raise PowerControlError(f"cvxpy ended with status {status!r}; solver='closed-form' needs no solver")
+            raise PowerControlError(f"cvxpy ended with status {status!r}")
         receive_scale = float(self._scale.value) * unit
         if status == "optimal_inaccurate" and stationarity(problem, receive_scale) > STATIONARITY_TOLERANCE:
-            raise PowerControlError(
-                f"cvxpy ended with status {status!r} and the answer is not stationary; use solver='closed-form'"
-            )
+            raise PowerControlError(f"cvxpy ended with status {status!r} and the answer is not stationary")
         return receive_scale
 
 

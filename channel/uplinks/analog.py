@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from channel.channel import Channel, ChannelState, Pilots
-from channel.codes import Code
+from channel.codes import BlockLinearCode, Code
 from channel.impairments import ADC, Amplifier
 from channel.ledger import Cost
 from channel.mac import receive
 from channel.order import TransmitOrder
-from channel.power import Combining, Optimised, Planner, PowerControl
+from channel.power import BlockPlanner, Combining, Optimised, Planner, PowerControl
 from channel.randomness import generator, key
 from channel.uplinks.alignment import Alignment, align
 from channel.uplinks.superposition import (
@@ -82,6 +82,8 @@ class AnalogUplink(MeanUplink):
     plan : Planner, optional
         Grants each exchange its channel uses and its energy, in place of the code's and of the limits; one exchange a
         round.
+    block_plan : BlockPlanner, optional
+        Shares an exchange's channel uses out over the blocks of the update; with the unbiased random linear code.
 
     References
     ----------
@@ -101,6 +103,7 @@ class AnalogUplink(MeanUplink):
     amplifier: Amplifier | None = None
     adc: ADC | None = None
     plan: Planner | None = None
+    block_plan: BlockPlanner | None = None
 
     def __post_init__(self) -> None:
         check_one_limit("AnalogUplink", self.power_limit, self.energy_per_round)
@@ -110,6 +113,11 @@ class AnalogUplink(MeanUplink):
             raise ValueError(
                 f"AnalogUplink: {self.code.name} is not of this uplink; accepted: NonCoherentUplink with it"
             )
+        if self.block_plan is not None and (self.code.name, self.code.decoder) != ("random-linear", "unbiased"):
+            raise ValueError(
+                f"AnalogUplink: block_plan shares out the uses of {self.code.name} with decoder={self.code.decoder!r}; "
+                "accepted: random-linear with decoder='unbiased'"
+            )
         self._learnt: tuple[int, int] | None = None
 
     def order(self, exchange: int, seed: int) -> TransmitOrder:
@@ -118,8 +126,12 @@ class AnalogUplink(MeanUplink):
         return TransmitOrder(code.name, code.parameters, key(seed, "code", exchange))
 
     def code_at(self, exchange: int) -> Code:
-        """The code of an exchange: of as many channel uses as the plan grants it."""
-        return self.code if self.plan is None else self.code.with_uses(self.plan.grant(exchange - 1)[0])
+        """The code of an exchange: of as many channel uses as the plan grants it, each block with its own."""
+        code = self.code if self.plan is None else self.code.with_uses(self.plan.grant(exchange - 1)[0])
+        if self.block_plan is None:
+            return code
+        shared = self.block_plan.grant(exchange, code.uses(self.block_plan.size))
+        return BlockLinearCode(self.block_plan.sizes, shared)
 
     def grant(self, size: int) -> Grant:
         """The code's channel uses, and the energy of a device at its limit; of a plan the mean over its rounds."""
@@ -175,7 +187,7 @@ class AnalogUplink(MeanUplink):
             record |= _transmit_statistics(symbols)
         pilots = self._pilots(len(cohort.devices), uses, block)
         radiated = self.channel.energy(amplitudes, uses) * sent.radiated
-        self._tell_plan(exchange, code, size, received, noise_variance, alignment, limit, radiated)
+        self._tell_plans(exchange, code, size, received, noise_variance, alignment, limit, radiated)
         cost = Cost(
             uses=uses + pilots.uses,
             energy=radiated + pilots.energy,
@@ -246,7 +258,7 @@ class AnalogUplink(MeanUplink):
             combined += per_use(weight.real, uses) * converted + per_use(weight.imag, uses) * rotated(converted)
         return combined
 
-    def _tell_plan(
+    def _tell_plans(
         self,
         exchange: int,
         code: Code,
@@ -257,13 +269,17 @@ class AnalogUplink(MeanUplink):
         limit: float,
         radiated: Real,
     ) -> None:
-        """Let the plan know what the server knows: the norm of the mean, and the energy at unit receive scale."""
-        if self.plan is None or not np.any(alignment.amplitudes > 0):
+        """Let plans know what the server knows: norms of the mean, and the energy at unit receive scale."""
+        if not np.any(alignment.amplitudes > 0):
             return
-        entries, signal = _heard_energy(received, code, size, noise_variance)
-        needed = entries * float(np.mean(alignment.receive_scales**2)) * limit
-        granted = self.plan.grant(exchange - 1)[1]
-        self.plan.observe(exchange - 1, math.sqrt(signal), needed, min(granted, float(radiated.max())))
+        if self.plan is not None:
+            entries = len(received) / code.expected_energy_ratio(size)
+            signal = max(0.0, float(received.square().mean()) - noise_variance) * entries
+            needed = entries * float(np.mean(alignment.receive_scales**2)) * limit
+            granted = self.plan.grant(exchange - 1)[1]
+            self.plan.observe(exchange - 1, math.sqrt(signal), needed, min(granted, float(radiated.max())))
+        if isinstance(code, BlockLinearCode) and self.block_plan is not None:
+            self.block_plan.observe(exchange, code.energies(received, noise_variance))
 
     def _known_error(self, received: Tensor, code: Code, size: int, predicted: float, noise_variance: float) -> float:
         """Expected squared error of an entry of the mean: power control's own figure, after decoding.
@@ -271,8 +287,9 @@ class AnalogUplink(MeanUplink):
         The receiver knows no norm of the mean; what a code makes of it is reckoned from the power received. Infinite
         where the code knows no closed form: how much devices have left out is not to be heard.
         """
-        entries, signal = _heard_energy(received, code, size, noise_variance)
+        entries = len(received) / code.expected_energy_ratio(size)
         misalignment = max(0.0, predicted - noise_variance) * entries
+        signal = code.heard_energy(received, size, noise_variance)
         error = code.mean_squared_error(size, signal, misalignment, noise_variance) / size
         return math.inf if math.isnan(error) else error
 
@@ -300,18 +317,12 @@ class AnalogUplink(MeanUplink):
         """Squared error of the received mean update, measured and as the code's closed form predicts it."""
         if air.mean is None or update is None:
             return {"mse_measured": None, "mse_predicted": None}
-        signal, misalignment, varying = air.energies
+        signal, misalignment, varying = air.energies(code)
         predicted = code.mean_squared_error(len(air.mean), signal, misalignment, noise_variance, varying)
         return {
             "mse_measured": float((update - air.mean).square().sum()),
             "mse_predicted": predicted if self._is_linear and not math.isnan(predicted) else None,
         }
-
-
-def _heard_energy(received: Tensor, code: Code, size: int, noise_variance: float) -> tuple[float, float]:
-    """Length n of the update as it is coded, and the squared norm that the symbols say it has, noise taken off."""
-    entries = len(received) / code.expected_energy_ratio(size)
-    return entries, max(0.0, float(received.square().mean()) - noise_variance) * entries
 
 
 def _ratio(signal: float, noise: float) -> float:

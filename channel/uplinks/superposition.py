@@ -41,11 +41,11 @@ class Superposed:
     mean: Tensor | None = None
     scattered: Tensor | None = None
 
-    @property
-    def energies(self) -> tuple[float, float, float]:
+    def energies(self, code: Code) -> tuple[float, float, float]:
         r""":math:`\|s\|^2` and :math:`\|s - \bar x\|^2` of the mean s of u over the blocks, and what varies around it.
 
-        The last is :math:`\frac1S\sum_s (\|u_s\|^2 + \|v_s\|^2) - \|s\|^2`. Of plain updates only.
+        The first as `code` counts it; the last is :math:`\frac1S\sum_s (\|u_s\|^2 + \|v_s\|^2) - \|s\|^2`. Of plain
+        updates only.
         """
         assert self.plain is not None
         assert self.mean is not None
@@ -56,7 +56,7 @@ class Superposed:
             varying = float(self.plain.square().sum() / len(self.plain) - signal.square().sum())
         if self.scattered is not None:
             varying += float(self.scattered.square().sum() / len(self.scattered))
-        return float(signal.square().sum()), float((signal - self.mean).square().sum()), max(0.0, varying)
+        return code.coded_energy(signal), float((signal - self.mean).square().sum()), max(0.0, varying)
 
 
 def superpose_updates(cohort: Cohort, gains: Complex, code: Code, seed: int) -> Superposed:

@@ -351,10 +351,31 @@ def test_a_problem_is_built_once_for_a_number_of_devices(monkeypatch: pytest.Mon
     assert built == [3, 4]
 
 
-def test_a_solver_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_solver_that_fails_is_replaced_and_never_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_ = WEIGHTS, 1.0, 0.1
+    constrained = MinimumMSE(constraints=[lambda b, a: b <= 0.9])
+    good = constrained.allocate(GAINS, *given_)
     monkeypatch.setattr(quadratic_program, "solve_checked", lambda problem: "user_limit")
+    monkeypatch.setattr("channel.power.constrained.solve_checked", lambda problem: "user_limit")
+    replaced = MinimumMSE("cvxpy").allocate(GAINS, *given_)
+    np.testing.assert_array_equal(replaced.amplitudes, CLOSED_FORM.allocate(GAINS, *given_).amplitudes)
+    assert replaced.warning == "cvxpy ended with status 'user_limit'; the closed form was used"
+    again = constrained.allocate(GAINS * 1.1, *given_)
+    np.testing.assert_array_equal(again.amplitudes, good.amplitudes)
+    assert "the last allocation that was solved was used" in again.warning
+    others = np.arange(len(GAINS)) + 10
     with pytest.raises(PowerControlError, match="'user_limit'"):
-        MinimumMSE("cvxpy").allocate(GAINS, WEIGHTS, 1.0, 0.1)
+        constrained.allocate(GAINS, *given_, devices=others)  # other devices than the last ones
+
+
+def test_constraints_that_contradict_each_other_are_an_error_whatever_was_found_before() -> None:
+    bound = {"least": 0.0}
+    control = MinimumMSE(constraints=[lambda b, a: [b <= 0.9, b >= bound["least"]]])
+    control.allocate(GAINS, WEIGHTS, 1.0, 0.1)
+    bound["least"] = 0.95
+    control._constrained.clear()
+    with pytest.raises(PowerControlError, match="infeasible"):
+        control.allocate(GAINS, WEIGHTS, 1.0, 0.1)
 
 
 def test_many_devices_are_allocated_by_the_closed_form() -> None:

@@ -126,6 +126,21 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "each of 2 numbers",
     ),
     (
+        {"plan.blocks": True, "uplink": {"code": "random-mask", "ratio": 0.1}},
+        "plan.blocks = true: shares out the channel uses of unbiased random linear codes; accepted: false, or "
+        'uplink.code = "random-linear" with decoder = "unbiased"',
+    ),
+    (
+        {"plan.blocks": True, "uplink": {"code": "random-linear", "uses": 1}},
+        "plan.blocks = true: a round has 1 channel uses for the model's 2 arrays; accepted: false, or more by "
+        "uplink.ratio or uses",
+    ),
+    (
+        {"plan": {"name": "power-law", "blocks": True, "max_uses": 1, "min_uses": 1}},
+        "plan.min_uses = 1: less than one for each of the model's 2 arrays, which blocks = true needs; accepted: an "
+        "integer from 2",
+    ),
+    (
         {"uplink": {"code": "majority-vote"}},
         'uplink.step: missing, but code = "majority-vote" needs it; accepted: a number > 0 (of majority-vote: by how '
         "much each entry moves in a round)",

@@ -350,6 +350,16 @@ def test_a_plan_spends_what_equal_rounds_would_and_more_of_it_early(tmp_path: Pa
     assert (spent <= 2000.0 * (1 + 1e-9)).all()
 
 
+def test_planned_blocks_take_what_one_code_does(tmp_path: Path) -> None:
+    mlp = {"model": {"name": "mlp", "hidden": [32]}, "uplink.ratio": 0.1}
+    variants = {"one": {}, "blocks": {"plan.blocks": True}, "both": {"plan": {"name": "power-law", "blocks": True}}}
+    runs = ran(tmp_path / "run", variants, rounds=4, **mlp)
+    for name, rounds in runs.items():
+        assert rounds[-1]["channel_uses"] == runs["one"][-1]["channel_uses"], name
+        assert all(r["mse_predicted"] is not None for r in rounds[1:]), name  # blocks have a closed form too
+    assert runs["blocks"][-1]["test_loss"] != runs["one"][-1]["test_loss"]
+
+
 def test_a_warm_up_takes_its_first_steps_in_equal_parts(tmp_path: Path) -> None:
     runs = ran(tmp_path / "run", {"at once": {}, "slow": {"training.warm_up": 4}}, **{"uplink.kind": "ideal"})
     norms = [np.array(runs[name][1]["update_norms"]) for name in ("slow", "at once")]
@@ -464,7 +474,7 @@ EVERYTHING: dict[str, Any] = {
     "everything": {
         "power_control.combining": "zero-forcing",
         "channel": {"fading": "rayleigh", "subbands": 3, "antennas": 2},
-        "plan": {"name": "power-law", "every": 1},
+        "plan": {"name": "power-law", "every": 1, "blocks": True},
         "training.warm_up": 2,
         "impairments": {key: value for keys in IMPAIRMENTS.values() for key, value in keys.items()}
         | {"adc_bits": 8, "availability": 0.7, "mean_outage": 2.0},
