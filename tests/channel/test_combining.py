@@ -8,14 +8,14 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from channel.power import ChannelInversion, FullPower, MinimumMSE, PowerControl, PowerControlError, TruncatedInversion
 from channel.power import zero_forcing as zero_forcing_module
-from channel.power.alternating import Optimised, least_squares_combiner
+from channel.power.alternating import FIRST_SWEEPS, Optimised, least_squares_combiner
 from channel.power.combining import Combining, CombiningProblem, Matched
 from channel.power.minimum_power import MinimumPower
 from channel.power.power_control import AllocationProblem, Real
@@ -292,6 +292,7 @@ def test_opposite_channels_do_not_leave_matched_combining_without_a_direction() 
 
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000), slack=st.floats(1.05, 6.0))
+@example(seed=2678, slack=2.0)
 def test_no_sweep_raises_the_power_that_a_target_takes(seed: int, slack: float) -> None:
     problem = CombiningProblem(*instance(seed, 4, 3))
     rule, silence = Optimised(), float(problem.weights @ problem.weights)
@@ -305,7 +306,8 @@ def test_no_sweep_raises_the_power_that_a_target_takes(seed: int, slack: float) 
     final = rule.combine(*instance(seed, 4, 3), MinimumPower(target))
     spent = np.sum(final.allocation.amplitudes**2)
     assert final.allocation.mse <= target * silence * (1 + 1e-6)
-    assert spent <= power[-1] * (1 + 1e-2)  # the best of several starts after the first sweeps, not at the end
+    # Of several starts the best after the first sweeps goes on, which another may overtake in the end.
+    assert spent <= power[:FIRST_SWEEPS][-1] * (1 + 1e-9)
     try:
         matched = Matched().combine(*instance(seed, 4, 3), MinimumPower(target))
     except PowerControlError:
