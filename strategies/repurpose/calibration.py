@@ -1,0 +1,79 @@
+"""A trained model with its calibration set: what every plan of it starts from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from strategies.repurpose.layer_sweeps import losses
+from strategies.repurpose.moments import moments_of
+from strategies.repurpose.network import Network
+from strategies.repurpose.owners import Real
+from strategies.repurpose.ownership import ownership
+from strategies.repurpose.plan_hash import hash_of_model
+from strategies.repurpose.read_model import read_model
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Attributes
+    ----------
+    network : Network
+        The model, read.
+    inputs : Tensor
+        Shape (N, ...).
+    model_hash : str
+        See :func:`~strategies.repurpose.plan_hash.hash_of_model`.
+    losses : mapping of str to ndarray
+        Of each layer that does not take the model's input, e_ji (:mod:`~strategies.repurpose.arrangement`).
+    ridge : float
+        Share of the mean variance of a layer's inputs that is added to each.
+    """
+
+    network: Network
+    inputs: Tensor
+    model_hash: str
+    losses: Mapping[str, Real]
+    ridge: float
+
+
+def calibrate(model: nn.Module, calibration_inputs: Tensor, ridge: float = 1e-5) -> Calibration:
+    """Read a model and run it over its calibration set.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    calibration_inputs : Tensor
+        Shape (N, ...), N >= 1, floating point.
+    ridge : float
+        > 0.
+
+    Raises
+    ------
+    UnsupportedLayer
+        If a layer cannot be split.
+    ValueError
+        If the model does not take the inputs.
+    """
+    if calibration_inputs.dim() < 2 or not len(calibration_inputs) or not calibration_inputs.is_floating_point():
+        raise ValueError(
+            f"calibration_inputs of shape {tuple(calibration_inputs.shape)} and type {calibration_inputs.dtype}; "
+            "accepted: floating point, (N, ...), N >= 1"
+        )
+    if not torch.isfinite(calibration_inputs).all():
+        raise ValueError("calibration_inputs hold numbers that are not finite; accepted: finite numbers")
+    if not 0 < ridge < math.inf:
+        raise ValueError(f"ridge = {ridge!r}; accepted: a finite number > 0")
+    with torch.no_grad():
+        network = read_model(model, calibration_inputs)
+        shared = ownership(network)
+        values, found = network.values(calibration_inputs, len(network.steps)), {}
+        for step in network.layers:
+            if not shared.everywhere(shared.before(step)):
+                moments = moments_of(network, step, values[step.sources[0]], ridge)
+                found[step.name] = losses(network.matrix(step), moments)
+    return Calibration(network, calibration_inputs, hash_of_model(model), found, ridge)

@@ -1,0 +1,165 @@
+"""A plan run by Flower messages: devices hold their parts, the server carries activations between them.
+
+For devices that cannot reach each other. Each exchange of the plan is one message to every device and its reply; what
+a device has between two messages is in its Flower context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from torch import Tensor, from_numpy, no_grad
+
+from strategies.repurpose.part import Mail, MissingActivations, Part, PartRun, bytes_of
+from strategies.repurpose.part_file import load_part, part_path
+from strategies.repurpose.processes import WorkerDied
+
+MAIL, INPUTS, OUTPUTS, ASKED, STATE, PLACE = "mail", "inputs", "outputs", "asked", "repurpose/state", "repurpose/place"
+
+
+def device_app(parts: str | Path) -> ClientApp:
+    """The devices' app: device k (``partition-id``) answers with part k of the folder `parts`.
+
+    A device needs its own file of the folder only, see :func:`~strategies.repurpose.part_file.save_parts`.
+    """
+    app = ClientApp()
+
+    @app.query("repurpose")
+    def answer(message: Message, context: Context) -> Message:
+        worker = int(context.node_config["partition-id"])
+        part = _part(part_path(parts, worker))
+        content = message.content
+        if INPUTS in content.array_records:
+            _check_hash(part, content.config_records[ASKED])
+            run, mail = PartRun({0: _tensor(content.array_records[INPUTS]["inputs"])}), Mail()
+        else:
+            run, mail = _recalled(context, part), _mail_of(content.array_records.get(MAIL, ArrayRecord()))
+        with no_grad():
+            outgoing = run.advance(part, mail)
+        _remember(context, run)
+        reply = RecordDict({MAIL: _mail_record(outgoing)})
+        if run.outputs is not None:
+            reply[OUTPUTS] = ArrayRecord({"outputs": _array(run.outputs)})
+        return Message(reply, reply_to=message)
+
+    return app
+
+
+def infer_by_messages(
+    grid: Grid, nodes: Sequence[int], inputs: Tensor, model_hash: str, *, timeout: float = 30.0
+) -> tuple[Tensor, int]:
+    """Ask devices for an inference, and carry what they send each other.
+
+    Parameters
+    ----------
+    grid : flwr.serverapp.Grid
+    nodes : sequence of int
+        Node id of each worker, in their order.
+    inputs : Tensor
+        Shape (N, ...); every device is sent them.
+    model_hash : str
+        Of the plan; a device with a part of another plan's model refuses.
+    timeout : float
+        Seconds for each exchange.
+
+    Returns
+    -------
+    outputs : Tensor
+        In the model's order.
+    bytes_sent : int
+        Of activations and outputs that devices sent, once each.
+
+    Raises
+    ------
+    WorkerDied
+        If a device does not answer in time, or fails; the message names worker and node.
+    """
+    first = RecordDict({INPUTS: ArrayRecord({"inputs": _array(inputs)}), ASKED: ConfigRecord({"model": model_hash})})
+    contents, sent = [first for _ in nodes], 0
+    while True:
+        replies = _asked(grid, nodes, contents, timeout)
+        for reply in replies:
+            if OUTPUTS in reply.array_records:
+                return _tensor(reply.array_records[OUTPUTS]["outputs"]), sent
+        posted = [_mail_of(reply.array_records[MAIL]) for reply in replies]
+        sent += sum(bytes_of(tensor) for mail in posted for tensor in mail.values())
+        contents = [
+            RecordDict({MAIL: _mail_record({q: mail[p] for q, mail in enumerate(posted) if p in mail})})
+            for p in range(len(nodes))
+        ]
+
+
+def _asked(grid: Grid, nodes: Sequence[int], contents: Sequence[RecordDict], timeout: float) -> list[RecordDict]:
+    messages = [
+        Message(content=content, message_type="query.repurpose", dst_node_id=node)
+        for node, content in zip(nodes, contents, strict=True)
+    ]
+    replies = {reply.metadata.src_node_id: reply for reply in grid.send_and_receive(messages, timeout=timeout)}
+    found = []
+    for worker, node in enumerate(nodes):
+        reply = replies.get(node)
+        if reply is None:
+            raise WorkerDied(f"worker {worker} (node {node}) did not answer within {timeout:g} s")
+        if reply.has_error():
+            raise WorkerDied(f"worker {worker} (node {node}) failed: {reply.error.reason}")
+        if MAIL not in reply.content.array_records:
+            raise WorkerDied(
+                f"worker {worker} (node {node}) answered without {MAIL!r}; accepted: a reply of device_app"
+            )
+        found.append(reply.content)
+    return found
+
+
+def _check_hash(part: Part, asked: ConfigRecord) -> None:
+    if asked["model"] != part.model_hash:
+        raise ValueError(
+            f"model: {str(asked['model'])[:12]}… was asked for; accepted: {part.model_hash[:12]}…, whose part "
+            f"{part.worker} is here"
+        )
+
+
+@lru_cache(maxsize=8)
+def _part(path: Path) -> Part:
+    return load_part(path)
+
+
+def _remember(context: Context, run: PartRun) -> None:
+    """Keep a run until the next message; what is at the end is not needed again."""
+    kept: Mapping[str, Tensor] = {}
+    if not run.finished:
+        kept = {f"value/{n}": v for n, v in run.values.items()} | {f"held/{n}": v for n, v in run.held.items()}
+    context.state[STATE] = ArrayRecord({name: _array(value) for name, value in kept.items()})
+    context.state[PLACE] = ConfigRecord({"step": run.step, "posted": run.posted, "finished": run.finished})
+
+
+def _recalled(context: Context, part: Part) -> PartRun:
+    place = context.state.config_records.get(PLACE)
+    if place is None or place["finished"]:
+        raise MissingActivations(f"worker {part.worker}: activations for an inference that it has no inputs of")
+    arrays = context.state.array_records[STATE]
+    kept = {name: _tensor(array) for name, array in arrays.items()}
+    values = {int(name.removeprefix("value/")): v for name, v in kept.items() if name.startswith("value/")}
+    held = {int(name.removeprefix("held/")): v for name, v in kept.items() if name.startswith("held/")}
+    return PartRun(values, held, int(str(place["step"])), bool(place["posted"]))
+
+
+def _mail_record(mail: Mail) -> ArrayRecord:
+    return ArrayRecord({str(q): _array(tensor) for q, tensor in mail.items()})
+
+
+def _mail_of(record: ArrayRecord) -> Mail:
+    return {int(q): _tensor(array) for q, array in record.items()}
+
+
+def _array(tensor: Tensor) -> Array:
+    return Array(np.ascontiguousarray(tensor.numpy()))
+
+
+def _tensor(array: Array) -> Tensor:
+    return from_numpy(array.numpy().copy())

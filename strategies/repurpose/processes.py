@@ -1,0 +1,191 @@
+"""Runs a plan on P processes of this machine: each holds its part alone and sends what the plan says, by gloo."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from strategies.repurpose.part_file import save_parts
+from strategies.repurpose.plan import COLLECTOR, Plan
+from strategies.repurpose.worker_process import INPUTS, LOST_A_PEER, OUTPUTS, log_name, result_name, work
+
+POLL = 0.05
+"""Seconds between looks at the processes."""
+GRACE = 2.0
+"""Seconds in which the one that died first is found among those that lost it."""
+
+
+class WorkerDied(RuntimeError):
+    """A worker's process ended or did not answer in time; the message says which and how."""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What P processes made of some inputs.
+
+    Attributes
+    ----------
+    outputs : Tensor
+        In the model's order, shape (N, outputs, ...).
+    bytes_sent : int
+        Counted where they were sent, by all workers together.
+    batch_seconds : list of float
+        For each batch the time from its start on all workers to the outputs at the collector.
+    batch : int
+        Inputs in a batch; the last may have fewer.
+    speed : float
+        Multiply-adds a second of a worker, measured on a dense layer before the start.
+    rate, delay : float
+        bit/s and s of a message between two of the processes, measured before the start; 0 for one worker.
+    """
+
+    outputs: Tensor
+    bytes_sent: int
+    batch_seconds: list[float]
+    batch: int
+    speed: float
+    rate: float
+    delay: float
+
+
+def infer(plan: Plan, inputs: Tensor, *, batch: int = 1, timeout: float = 30.0) -> Inference:
+    """Run a plan on as many processes as it has workers.
+
+    Parameters
+    ----------
+    plan : Plan
+    inputs : Tensor
+        Shape (N, ...), N >= 1.
+    batch : int
+        Inputs that go through together.
+    timeout : float
+        Seconds that a worker waits for another, > 0.
+
+    Raises
+    ------
+    WorkerDied
+        If a worker ends early, or one waits longer than `timeout`; all others are ended.
+    ValueError
+        If the inputs are not of the plan's shape, or an argument is not accepted.
+    """
+    if tuple(inputs.shape[1:]) != plan.network.input_shape or not len(inputs):
+        raise ValueError(f"inputs of shape {tuple(inputs.shape)}; accepted: (N, {plan.network.input_shape}), N >= 1")
+    dtype = next(iter(plan.network.weights.values())).weight.dtype
+    if inputs.dtype != dtype:
+        raise ValueError(f"inputs of type {inputs.dtype}; accepted: {dtype}, as the plan's weights")
+    if batch < 1 or not timeout > 0:
+        raise ValueError(f"batch = {batch!r}, timeout = {timeout!r}; accepted: batch >= 1, timeout > 0 seconds")
+    with tempfile.TemporaryDirectory(prefix="fedmac-infer-") as name:
+        folder = Path(name)
+        save_parts(plan, folder)
+        save_file({"inputs": inputs.contiguous()}, folder / INPUTS)
+        context = _context()
+        workers: list[BaseProcess] = []
+        try:
+            for rank in range(plan.workers):
+                workers.append(_start(context, folder, rank, batch, timeout))
+            _wait(workers, folder, timeout)
+        finally:
+            _end(workers)
+        return _result(folder, plan.workers, batch)
+
+
+def _context() -> BaseContext:
+    """Processes that begin with torch imported once for all, without the threads and locks of this one."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([work.__module__])
+    return context
+
+
+def _start(context: BaseContext, folder: Path, rank: int, batch: int, timeout: float) -> BaseProcess:
+    process: BaseProcess = context.Process(  # type: ignore[attr-defined]
+        target=work, args=(str(folder), rank, batch, timeout, _loopback()), name=f"worker-{rank}", daemon=True
+    )
+    # A new process would import the caller's script, which then begins all anew if it has no __main__ guard.
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        process.start()
+    finally:
+        sys.modules["__main__"] = main
+    return process
+
+
+def _wait(workers: Sequence[BaseProcess], folder: Path, timeout: float) -> None:
+    """Until all have ended well; else say who was first to end badly."""
+    running = list(workers)
+    while running and not any(worker.exitcode for worker in workers):
+        connection.wait([worker.sentinel for worker in running])
+        running = [worker for worker in running if worker.exitcode is None]
+    if any(worker.exitcode for worker in workers):
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until and not _blamed(workers):
+            time.sleep(POLL)
+        raise WorkerDied(_reason(workers, folder, _blamed(workers), timeout))
+
+
+def _blamed(workers: Sequence[BaseProcess]) -> list[int]:
+    """Workers that ended badly for a reason of their own."""
+    return [rank for rank, worker in enumerate(workers) if worker.exitcode not in (None, 0, LOST_A_PEER)]
+
+
+def _reason(workers: Sequence[BaseProcess], folder: Path, blamed: Sequence[int], timeout: float) -> str:
+    if blamed:
+        rank, code = blamed[0], workers[blamed[0]].exitcode or 0
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        said = _last_words(folder / log_name(rank))
+        return f"worker {rank} of {len(workers)} {how}{f': {said}' if said else ''}"
+    waiting = [rank for rank, worker in enumerate(workers) if worker.exitcode == LOST_A_PEER]
+    silent = [rank for rank, worker in enumerate(workers) if worker.exitcode is None]
+    told = f"workers {silent} did not answer" if silent else f"workers {waiting} lost each other"
+    return f"{told} within {timeout:g} s: {_last_words(folder / log_name(waiting[0]))}"
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        if worker.exitcode is None:
+            worker.kill()
+    for worker in workers:
+        worker.join()
+
+
+def _result(folder: Path, workers: int, batch: int) -> Inference:
+    said = [json.loads((folder / result_name(rank)).read_text(encoding="utf-8")) for rank in range(workers)]
+    first = said[COLLECTOR]
+    outputs = load_file(folder / OUTPUTS)["outputs"]
+    return Inference(
+        outputs=outputs,
+        bytes_sent=sum(one["bytes"] for one in said),
+        batch_seconds=first["seconds"],
+        batch=batch,
+        speed=float(torch.tensor([one["speed"] for one in said]).median()),
+        rate=first["rate"],
+        delay=first["delay"],
+    )
+
+
+def _loopback() -> str:
+    """Name of the loopback interface, which every machine has."""
+    return next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")

@@ -1,0 +1,164 @@
+"""From a run folder to a plan to processes, by the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner, Result
+
+from fedmac.cli import app
+from fedmac.runs import run
+from fedmac.scenario_errors import ScenarioError
+from strategies.repurpose import account, load_plan
+
+SCENARIO = {
+    "name": "tiny",
+    "rounds": 30,
+    "data": {"source": "digits", "devices": 2, "test_fraction": 0.2},
+    "model": {"name": "mlp", "hidden": [16, 12]},
+    "training": {"learning_rate": 0.5, "full_batch": True},
+    "uplink": {"kind": "ideal"},
+    "engine": {"workers": 1},
+}
+TEAM = """
+[[workers]]
+speed = 1e6
+energy_per_multiply_add = 1e-11
+place = [0.0, 0.0]
+[[workers]]
+speed = 2e6
+memory = 8000
+place = [30.0, 0.0]
+[radio]
+power_dbm = 10.0
+bandwidth_hz = 1e6
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    run(SCENARIO, out=folder, report=False)
+    return folder
+
+
+def called(*arguments: object) -> Result:
+    """What a command ends with; its errors of input are raised."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def refused(*arguments: object) -> str:
+    """Why a command is refused."""
+    with pytest.raises(ScenarioError) as error:
+        called(*arguments)
+    return str(error.value)
+
+
+def test_a_trained_run_is_split_and_runs_on_processes(trained: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan"
+    ended = called("repurpose", trained, "--workers", 2, "--max-drop", 0.05, "--points", 4, "--out", plan)
+    assert ended.exit_code == 0, ended.output
+    assert "repurposed" in ended.output
+    assert {path.name for path in plan.iterdir()} == {
+        "plan.toml", "plan.safetensors", "parts", "sample.safetensors", "front.csv", "report.html",
+    }  # fmt: skip
+    text = tomllib.loads((plan / "plan.toml").read_text(encoding="utf-8"))
+    assert text["facts"]["accuracy_judged"] >= text["facts"]["accuracy_model"] - 0.05
+    front = pd.read_csv(plan / "front.csv")
+    assert len(front) >= 4
+    assert text["sends"] in set(front["sends"])
+    assert text["sends"] < (16 + 12)  # all activations, each to the other worker
+    page = (plan / "report.html").read_text(encoding="utf-8")
+    assert all(part in page for part in ("What accuracy costs", "Weights, before and after", "Each worker"))
+
+    outputs = tmp_path / "outputs.safetensors"
+    ended = called("infer", plan, "--workers", 2, "--batch", 10, "--model", trained, "--out", outputs)
+    assert ended.exit_code == 0, ended.output
+    rows = load_file(plan / "sample.safetensors")["inputs"]
+    read = load_plan(plan)
+    sent = f"{len(rows) * account(read).bytes:,}"
+    assert f"bytes sent: {sent}, planned: {sent}" in ended.output
+    assert torch.allclose(load_file(outputs)["outputs"], read.run(rows), rtol=1e-5, atol=1e-5)
+
+
+def test_a_team_of_unequal_devices_over_the_air(trained: Path, tmp_path: Path) -> None:
+    team = tmp_path / "team.toml"
+    team.write_text(TEAM, encoding="utf-8")
+    ended = called("repurpose", trained, "--team", team, "--cost", 0.05, "--out", tmp_path / "plan")
+    assert ended.exit_code == 0, ended.output
+    plan = load_plan(tmp_path / "plan")
+    owned = [[int((owners == q).sum()) for q in range(2)] for owners in plan.owners[-3:]]
+    # the second is twice as fast, and its memory holds more than two thirds of the weights
+    assert owned == [[5, 11], [4, 8], [3, 7]]
+    facts = tomllib.loads((tmp_path / "plan" / "plan.toml").read_text(encoding="utf-8"))["facts"]
+    assert facts["energy_j"] > 0
+
+
+def test_a_factory_with_its_weights_is_a_model_too(trained: Path, tmp_path: Path) -> None:
+    from clients.models import build
+
+    weights = tmp_path / "cnn.safetensors"
+    save_file(build("cnn", (8, 8), 10).state_dict(), weights)
+    arguments = ("repurpose", "clients.models:cnn", "--weights", weights, "--data", "digits", "--workers", 2)
+    ended = called(*arguments, "--cost", 1.0, "--calibration", 200, "--out", tmp_path / "plan")
+    assert ended.exit_code == 0, ended.output
+    assert refused(*arguments, "--cost", 1.0, "--out", tmp_path / "plan").endswith("accepted: a new folder")
+    save_file({"nothing": torch.zeros(1)}, weights)
+    assert "not of model" in refused(*arguments, "--cost", 1.0, "--out", tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "accepted: one of --workers N and --team FILE"),
+        (("--workers", 2, "--max-drop", 0.1, "--cost", 1.0), "accepted: at most one of them"),
+        (("--workers", 13), "has 12 units; accepted: at most 12 workers"),
+        (("--workers", 2, "--max-sends", 0, "--weights", "x.safetensors"), "is a run folder; accepted: without them"),
+        (("--team", "no.toml"), "no such file; accepted: a TOML file with [[workers]]"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(
+    trained: Path, tmp_path: Path, options: tuple[object, ...], said: str
+) -> None:
+    assert said in refused("repurpose", trained, *options, "--points", 2, "--out", tmp_path / "plan")
+    assert not (tmp_path / "plan").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[workers]]\nspeed = -1.0\n", "workers.0.speed = -1.0"),
+        ("[[workers]]\n[radio]\npower_dbm = 1.0\nbandwidth_hz = 1e6\n", "workers.0.place: not given"),
+        ("workers = 3\n", "workers = 3"),
+        ("[[workers]]\nmemory = 100.0\n", "bytes are missing"),
+    ],
+)
+def test_a_team_that_cannot_be_is_refused(trained: Path, tmp_path: Path, text: str, said: str) -> None:
+    team = tmp_path / "team.toml"
+    team.write_text(text, encoding="utf-8")
+    assert said in refused("repurpose", trained, "--team", team, "--cost", 1.0, "--out", tmp_path / "plan")
+
+
+def test_inference_refuses_what_is_not_of_the_plan(trained: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan"
+    assert called("repurpose", trained, "--workers", 2, "--cost", 1.0, "--out", plan).exit_code == 0
+    assert "the plan is for 2; accepted: 2" in refused("infer", plan, "--workers", 3)
+    save_file({"inputs": torch.zeros(2, 5)}, tmp_path / "narrow.safetensors")
+    assert "inputs of shape (2, 5)" in refused("infer", plan, "--inputs", tmp_path / "narrow.safetensors")
+    other = tmp_path / "other"
+    run(SCENARIO | {"rounds": 1}, out=other, report=False)
+    assert "model: its hash is" in refused("infer", plan, "--model", other)
+    assert "no plan here" in refused("infer", tmp_path)
+
+
+def test_a_model_without_classes_is_refused(tmp_path: Path) -> None:
+    scenario = SCENARIO | {"rounds": 1, "model": {"name": "autoencoder", "hidden": [8, 4]}}
+    scenario["training"] = {"learning_rate": 0.1, "full_batch": True, "loss": "reconstruction"}
+    run(scenario, out=tmp_path / "run", report=False)
+    assert "plans are judged by their accuracy" in refused("repurpose", tmp_path / "run", "--workers", 2)
