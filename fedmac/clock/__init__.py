@@ -1,0 +1,1 @@
+"""The simulated clock: what computing and sending take on devices that are not there."""

@@ -1,0 +1,132 @@
+"""From the tables devices, network and faults of a scenario to its simulated clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from clients.app import Workplace
+from clients.device_profiles import ComputeProfile, profile_from, shipped_profiles
+from clients.training_flops import examples_visited, flops_per_example
+from fedmac.build_channel import build_channel, power_limit
+from fedmac.clock.clocked_grid import ClockedGrid, Span
+from fedmac.clock.faults import Faults, Incident
+from fedmac.clock.fleet import Fleet
+from fedmac.clock.links import LINK_KINDS, Link, changed
+from fedmac.clock.network import Network
+from fedmac.engines.local import LocalGrid
+from fedmac.scenario import Scenario
+from fedmac.scenario_clock import CHANNEL, DevicesSection, FaultsSection, NetworkSection
+from fedmac.scenario_errors import ScenarioError
+
+MEGA = 1e6
+
+
+def build_clock(
+    scenario: Scenario,
+    seed: int,
+    grid: LocalGrid,
+    workplace: Workplace,
+    on_span: Callable[[Span], None] | None = None,
+) -> ClockedGrid:
+    """The local engine's devices on the scenario's clock.
+
+    Raises
+    ------
+    ScenarioError
+        If the channel leaves a device without a rate.
+    """
+    section = scenario.devices or DevicesSection()
+    devices = scenario.data.devices
+    fleet = Fleet(
+        build_profiles(section),
+        devices,
+        seed,
+        jitter=section.jitter,
+        straggler_probability=section.straggler_probability,
+        straggler_slowdown=section.straggler_slowdown,
+    )
+    workers = len(grid.team.connections)
+    return ClockedGrid(
+        grid,
+        fleet,
+        build_network(scenario, seed),
+        training_flops(workplace),
+        faults=build_faults(scenario.faults or FaultsSection(), devices, seed),
+        at_once=devices if workers else 1,
+        on_span=on_span if section.spans else None,
+    )
+
+
+def build_profiles(section: DevicesSection) -> list[ComputeProfile]:
+    """The profiles that a table names, its own before those that come along."""
+    own = {name: profile_from(name, table) for name, table in section.own.items()}
+    return [{**shipped_profiles(), **own}[name] for name in section.profiles]
+
+
+def training_flops(workplace: Workplace) -> Callable[[int], float]:
+    """FLOPs of one message's training, by device."""
+    trainer, data = workplace.trainer, workplace.data
+
+    @cache
+    def per_example() -> float:
+        inputs, targets = data.train.inputs[:2].to(trainer.device), data.train.targets[:2].to(trainer.device)
+        return flops_per_example(trainer.model, inputs, targets, trainer.loss.mean)
+
+    return lambda device: per_example() * examples_visited(workplace.training, len(data.parts[device]))
+
+
+def build_network(scenario: Scenario, seed: int) -> Network:
+    """The links of all devices, and the server's."""
+    section = scenario.network or NetworkSection()
+    devices = scenario.data.devices
+    if section.link == CHANNEL:
+        return Network(_channel_links(scenario, seed, section), shared_medium=True)
+    kind = LINK_KINDS[section.link]
+    up, down = _bps(section.up_mbps), _bps(section.down_mbps)
+    link = changed(kind.link, up_bps=up, down_bps=down, latency_s=_latency(section))
+    server = _bps(section.server_mbps) or kind.server_bps
+    # On a shared medium the server's link is behind it; a message can be no faster than either.
+    if kind.shared_medium:
+        link = changed(link, up_bps=min(link.up_bps, server), down_bps=min(link.down_bps, server))
+    return Network([link] * devices, server, shared_medium=kind.shared_medium)
+
+
+def _channel_links(scenario: Scenario, seed: int, section: NetworkSection) -> list[Link]:
+    r"""Devices that take turns in the whole band: :math:`r_i = B \log_2(1 + P E|h_i|^2 / N)`, both ways alike."""
+    channel = build_channel(scenario, seed)
+    power = power_limit(scenario)
+    if power is None or channel.noise_power == 0:
+        raise ScenarioError(
+            'network.link = "channel": no power limit or no noise; accepted: channel.tx_power_dbm or channel.snr_db, '
+            "and noise"
+        )
+    gains = channel.mean_power(0, scenario.data.devices, seed)
+    rates = channel.bandwidth * np.log2(1.0 + power * np.asarray(gains) / channel.noise_power)
+    if not (rates > 0).all():
+        out = np.flatnonzero(rates <= 0).tolist()
+        raise ScenarioError(
+            f'network.link = "channel": devices {out} are out of reach; accepted: a channel that reaches all'
+        )
+    drawn = power / scenario.link.amplifier_efficiency + scenario.link.circuit_power
+    return [Link(float(r), float(r), _latency(section) or 0.0, send_watts=drawn) for r in rates]
+
+
+def build_faults(section: FaultsSection, devices: int, seed: int) -> Faults:
+    """What goes wrong."""
+    incidents = [
+        Incident(one.device, one.kind, one.at_s, math.inf if one.for_s is None else one.for_s)
+        for one in section.incidents
+    ]
+    return Faults(devices, seed, incidents=incidents, **section.model_dump(exclude={"incidents"}))
+
+
+def _bps(mbps: float | None) -> float | None:
+    return None if mbps is None else mbps * MEGA
+
+
+def _latency(section: NetworkSection) -> float | None:
+    return None if section.latency_ms is None else section.latency_ms / 1e3

@@ -1,0 +1,158 @@
+"""The tables of a scenario about its simulated clock: devices that compute, their network, and what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from fedmac.scenario_errors import below, meant, refusal
+from fedmac.scenario_table import Fraction, NonNegative, Positive, Section
+from strategies.names import STRATEGIES
+
+if TYPE_CHECKING:
+    from fedmac.scenario import Scenario
+
+CHANNEL = "channel"
+"""The link whose rates are those of the scenario's channel."""
+
+
+class DevicesSection(Section):
+    """How fast devices compute, for systems on a simulated clock."""
+
+    profiles: list[str] = Field(
+        ["flagship-phone"], min_length=1, description="names of device profiles; device i has the (i mod n)-th"
+    )
+    own: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="profiles of your own, a table each; `fedmac profile` writes one"
+    )
+    jitter: NonNegative = Field(0.0, description="standard deviation of the logarithm of a step's time")
+    straggler_probability: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="that a step is slow")
+    straggler_slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
+        1.0, description="how many times as long a slow step takes"
+    )
+    spans: bool = Field(False, description="record when each device computed and sent")
+
+    @model_validator(mode="after")
+    def _known(self) -> DevicesSection:
+        from clients.device_profiles import profile_from, shipped_profiles
+
+        for name, table in self.own.items():
+            try:
+                profile_from(name, table)
+            except ValueError as error:
+                raise ValueError(f"own: {error}") from None
+        names = [*shipped_profiles(), *self.own]
+        for name in self.profiles:
+            if name not in names:
+                reason = f"no such device profile; {meant(name, names)}".rstrip("; ")
+                raise refusal("profiles", name, reason, ", ".join(names))
+        return self
+
+
+class NetworkSection(Section):
+    """How devices of systems on a simulated clock reach the server."""
+
+    link: str = Field("wifi", description="infiniband, ethernet-10g, ethernet-1g, wifi, lte, or channel: its rates")
+    up_mbps: Positive | None = Field(None, description="a device's rate to the server (default: of the link)")
+    down_mbps: Positive | None = Field(None, description="and from it")
+    latency_ms: NonNegative | None = Field(None, description="one way (default: of the link)")
+    server_mbps: Positive | None = Field(None, description="of the server's own link, each way, which all share")
+
+    @model_validator(mode="after")
+    def _known(self) -> NetworkSection:
+        from fedmac.clock.links import LINK_KINDS
+
+        names = [*LINK_KINDS, CHANNEL]
+        if self.link not in names:
+            reason = f"no such link; {meant(self.link, names)}".rstrip("; ")
+            raise refusal("link", self.link, reason, ", ".join(names))
+        for key in ("up_mbps", "down_mbps", "server_mbps") if self.link == CHANNEL else ():
+            if (value := getattr(self, key)) is not None:
+                raise refusal(key, value, 'link = "channel" has the rates of the channel', f"{key} left out")
+        return self
+
+
+class IncidentSection(Section):
+    """Something that happens to one device."""
+
+    device: Annotated[int, Field(ge=0)] = Field(description="its number")
+    kind: Literal["crash", "hang", "join"] = Field(
+        description="crash: gone with its work; hang: at work for longer; join: not there before"
+    )
+    at_s: NonNegative = Field(description="when")
+    for_s: Positive | None = Field(None, description="how long it is gone or hangs (default: for ever)")
+
+
+class FaultsSection(Section):
+    """What goes wrong on a simulated clock; nothing by default."""
+
+    loss: Fraction = Field(0.0, description="probability that a message is lost, each way")
+    mean_up_s: Positive | None = Field(None, description="mean time until a device crashes")
+    mean_down_s: Positive | None = Field(None, description="mean time until it is back")
+    hang_probability: Fraction = Field(0.0, description="that a step hangs")
+    hang_s: NonNegative = Field(0.0, description="for how long")
+    incidents: list[IncidentSection] = Field(default_factory=list, description="what happens besides, a table each")
+
+    @model_validator(mode="after")
+    def _up_and_down_go_together(self) -> FaultsSection:
+        if (self.mean_up_s is None) != (self.mean_down_s is None):
+            key = "mean_up_s" if self.mean_up_s is None else "mean_down_s"
+            raise ValueError(f"{key}: missing; accepted: mean_up_s and mean_down_s together (s)")
+        return self
+
+
+def in_joules(given: Any) -> Any:
+    """A scenario's content with ``channel.units = "physical"`` if its strategy is a system: its energies are J.
+
+    A channel that says its power in other units is left as it is.
+    """
+    if not isinstance(given, Mapping) or not isinstance(strategy := given.get("strategy"), Mapping):
+        return given
+    named, channel = STRATEGIES.get(str(strategy.get("name"))), given.get("channel", {})
+    if named is None or not named.on_clock or not isinstance(channel, Mapping):
+        return given
+    if channel.get("units", "normalised") != "normalised" or {"snr_db", "noise_power"} & set(channel):
+        return given
+    return {**given, "channel": {**channel, "units": "physical"}}
+
+
+def check_clock(scenario: Scenario) -> None:
+    """Refuse tables of the clock where there is none, and what a system on a clock cannot go with.
+
+    Raises
+    ------
+    ValueError
+        Naming the key, its value and what is accepted.
+    """
+    name = STRATEGIES.get(scenario.strategy.name)
+    tables = [key for key in ("devices", "network", "faults") if getattr(scenario, key) is not None]
+    if name is None or not name.on_clock:
+        if tables and not scenario.variants:  # what variants have in common may be for some of them
+            systems = ", ".join(f'"{key}"' for key, one in STRATEGIES.items() if one.on_clock)
+            reason = f'its clock is not simulated with strategy.name = "{scenario.strategy.name}"'
+            raise ValueError(f"{tables[0]}: {reason}; accepted: {tables[0]} left out, or strategy.name = {systems}")
+        return
+    if scenario.engine.kind != "local" and tables:
+        reason = f'with engine.kind = "{scenario.engine.kind}" devices, network and time are real'
+        raise ValueError(f'{tables[0]}: {reason}; accepted: {tables[0]} left out, or engine.kind = "local"')
+    if scenario.uplink.kind != "ideal":
+        reason = f'strategy.name = "{scenario.strategy.name}" sends plain messages over the table network'
+        raise refusal("uplink.kind", scenario.uplink.kind, reason, '"ideal"')
+    if scenario.network is not None and scenario.network.link == CHANNEL and scenario.channel.units != "physical":
+        reason = "a rate in bit/s needs powers in W"
+        raise refusal("channel.units", scenario.channel.units, reason, '"physical" with network.link = "channel"')
+    _check_parameters(scenario)
+    for incident in scenario.faults.incidents if scenario.faults is not None else ():
+        if incident.device >= scenario.data.devices:
+            accepted = f"an integer from 0 to {scenario.data.devices - 1}"
+            raise refusal("faults.incidents.device", incident.device, "there is no such device", accepted)
+
+
+def _check_parameters(scenario: Scenario) -> None:
+    """Make the strategy, which refuses what is out of range."""
+    try:
+        STRATEGIES[scenario.strategy.name].load()(devices=scenario.data.devices, **scenario.strategy.parameters)
+    except ValueError as error:
+        raise ValueError(below("strategy", str(error))) from error

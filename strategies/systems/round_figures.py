@@ -1,0 +1,82 @@
+"""What became of the updates of a round."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import Message
+
+from strategies.received import read_metrics
+from strategies.refusal import BadPayload
+from strategies.systems.server_system import ACCEPTED, LATE, REJECTED, Figures
+
+
+@dataclass
+class RoundFigures:
+    """Counts of one round.
+
+    Attributes
+    ----------
+    verdicts : Counter
+        Of updates by what became of them.
+    staleness : Counter
+        Of accepted and rejected updates, by how many times the model had moved since it was sent.
+    failures : list of (node, reason)
+        Replies that could not be used, and workers that did not reply.
+    strays : int
+        Replies to nothing that was asked: late ones of workers that were given up.
+    losses : list of float
+        Mean training losses of accepted updates.
+    """
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    staleness: Counter[int] = field(default_factory=Counter)
+    failures: list[tuple[int, str]] = field(default_factory=list)
+    strays: int = 0
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def arrived(self) -> int:
+        """Usable updates, whatever became of them."""
+        return self.verdicts.total()
+
+    def take(self, reply: Message, verdict: str, staleness: int) -> None:
+        """Count an update."""
+        self.verdicts[verdict] += 1
+        if verdict != LATE:
+            self.staleness[staleness] += 1
+        if verdict == ACCEPTED:
+            try:
+                loss = read_metrics(reply).get("train_loss")
+            except BadPayload:
+                return
+            if isinstance(loss, int | float):
+                self.losses.append(float(loss))
+
+    def fail(self, node: int, reason: str) -> None:
+        """Count a worker that brought nothing."""
+        self.failures.append((node, reason))
+
+    def told(self) -> Figures:
+        """As the record has it; ``staleness`` is a histogram, its n-th entry for staleness n."""
+        most = max(self.staleness, default=-1)
+        counts = [self.staleness[s] for s in range(most + 1)]
+        figures: dict[str, Any] = {
+            "participants": self.verdicts[ACCEPTED],
+            "accepted": self.verdicts[ACCEPTED],
+            "rejected": self.verdicts[REJECTED],
+            "late": self.verdicts[LATE],
+            "strays": self.strays,
+            "empty": not self.verdicts[ACCEPTED],
+            "heard": bool(self.verdicts[ACCEPTED]),
+            "staleness": counts,
+            "staleness_mean": float(np.average(range(most + 1), weights=counts)) if counts else None,
+            "staleness_max": most if counts else None,
+            "failed": [{"node": node, "reason": reason} for node, reason in self.failures],
+        }
+        if self.losses:
+            figures["train_loss"] = float(np.mean(self.losses))
+        return figures

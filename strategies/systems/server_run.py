@@ -1,0 +1,300 @@
+"""A run of a server and its workers: who works at what, what arrives, and when a round is over."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result
+
+from strategies.mean_exchange import Vector
+from strategies.refusal import BadPayload
+from strategies.systems.mailbox import Mailbox
+from strategies.systems.model_form import FlatModel, ModelForm
+from strategies.systems.round_figures import RoundFigures
+from strategies.systems.server_system import Figures, ServerSystem
+from strategies.systems.timed import Standstill
+from strategies.systems.update import read_update
+
+PATIENCE = 10
+"""So many times in a row every worker may fail or be given up, with no update heard, before the run ends."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker is at.
+
+    Attributes
+    ----------
+    node : int
+        The worker.
+    step : int
+        Which of its own steps, from 1.
+    version : int
+        How many times the model had moved when it was sent.
+    round : int
+        Rounds that were over then.
+    begun : float
+        When (s).
+    sent : ndarray of shape (d,)
+        The model sent.
+    """
+
+    node: int
+    step: int
+    version: int
+    round: int
+    begun: float
+    sent: Vector
+
+
+class ServerRun:
+    """The state of a run, and its loop.
+
+    Parameters
+    ----------
+    system : ServerSystem
+        The rules.
+    grid : Grid
+        Reaches the workers.
+    initial : ArrayRecord
+        The model.
+    config : ConfigRecord
+        Goes with every message.
+    timeout : float
+        Seconds after which a worker is given up.
+
+    Attributes
+    ----------
+    x : ndarray of shape (d,)
+        The model; replaced, never changed in place, so that those at work keep theirs.
+    version : int
+        How many times it has moved.
+    round : int
+        Rounds that are over.
+    workers : int
+        p.
+    nodes : set of int
+        Who is connected.
+    working : dict of str to Work
+        By the id of the message, in the order in which they were sent.
+    waiting : set of int
+        Idle workers that may not begin yet.
+    stopped : str or None
+        Why the run ended before its rounds were over.
+    """
+
+    def __init__(
+        self, system: ServerSystem, grid: Grid, initial: ArrayRecord, config: ConfigRecord, timeout: float
+    ) -> None:
+        self.system = system
+        self.grid = grid
+        self.mailbox = Mailbox(grid)
+        self.form = ModelForm(initial)
+        self.config = config
+        self.timeout = timeout
+        self.x: Vector = self.form.layout.flatten({name: array.numpy() for name, array in initial.items()})
+        self.version = 0
+        self.round = 0
+        self.nodes: set[int] = set()
+        self.working: dict[str, Work] = {}
+        self.waiting: set[int] = set()
+        self.stopped: str | None = None
+        self.quickest = math.inf
+        self._idle: list[int] = []
+        self._steps: dict[int, int] = {}
+        self._order: deque[str] = deque()
+        self._fruitless = 0
+        self._record: tuple[int, ArrayRecord] | None = None
+        self.figures = RoundFigures()
+        self._meet()
+        self.workers = system.devices or len(self.nodes)
+        if not self.workers:
+            raise ValueError("grid: no worker is connected; accepted: at least one, or the system's devices")
+
+    @property
+    def now(self) -> float:
+        """Seconds since the run began, by the grid's clock."""
+        return self.mailbox.now
+
+    @property
+    def arrived(self) -> int:
+        """Updates that have come in this round, whatever became of them."""
+        return self.figures.arrived
+
+    def perform(self, rounds: int, evaluate: Callable[[int, ArrayRecord], MetricRecord | None] | None) -> Result:
+        """Go on until `rounds` rounds are over; `evaluate` is called after each, and before the first."""
+        result = Result()
+
+        def note() -> None:
+            result.arrays = self.model()
+            metrics = evaluate(self.round, result.arrays) if evaluate else None
+            if metrics is not None:
+                result.evaluate_metrics_serverapp[self.round] = metrics
+
+        if self.round == 0:
+            note()
+        while self.round < rounds and self.stopped is None:
+            self._give_work()
+            self._wait()
+            self._give_up_the_silent()
+            self._meet()
+            if self.stopped is not None or self.system.round_is_over(self):
+                self._close_round()
+                note()
+        return result
+
+    def model(self) -> ArrayRecord:
+        """The model as Flower's record; the same one until the model moves."""
+        if self._record is None or self._record[0] != self.version:
+            here = self.mailbox.timed is not None
+            self._record = self.version, FlatModel(self.form, self.x) if here else self.form.pack(self.x)
+        return self._record[1]
+
+    def may_still_come(self) -> int:
+        """How many updates for the present round are being worked at, or about to be."""
+        at_work = sum(work.round == self.round for work in self.working.values())
+        return at_work + sum(self.system.may_begin(self, node) for node in self._idle)
+
+    def stop(self, reason: str) -> None:
+        """End the run after this event."""
+        self.stopped = reason
+
+    def _give_work(self) -> None:
+        if self.waiting and self.system.wakes(self):
+            self._idle += self.waiting
+            self.waiting.clear()
+        if not self._idle:
+            return
+        chosen: list[int] = []
+        for node in sorted(set(self._idle)):
+            (chosen.append if self.system.may_begin(self, node) else self.waiting.add)(node)
+        self._idle.clear()
+        ids = list(self.grid.push_messages([self._message(node) for node in chosen])) if chosen else []
+        for node, message_id in zip(chosen, ids, strict=True):
+            self.working[message_id] = Work(node, self._steps[node], self.version, self.round, self.now, self.x)
+            self._order.append(message_id)
+
+    def _message(self, node: int) -> Message:
+        step = self._steps[node] = self._steps.get(node, 0) + 1
+        config = ConfigRecord({**self.config, "server-round": step})
+        content = RecordDict({"arrays": self.model(), "config": config})
+        return self.grid.create_message(content, MessageType.TRAIN, node, str(self.round + 1))
+
+    def _wait(self) -> None:
+        """For one reply, a deadline, somebody who comes or goes, or the end of somebody's time."""
+        deadline, silent = self.system.deadline(self), self._next_silent()
+        try:
+            reply = self.mailbox.next(self.working.keys(), min(deadline, silent))
+        except Standstill as error:
+            self.stop(str(error))
+            return
+        if reply is not None:
+            self._take(reply)
+        elif self.now >= deadline:
+            self.system.expire(self)
+
+    def _take(self, reply: Message) -> None:
+        work = self.working.pop(reply.metadata.reply_to_message_id, None)
+        if work is None or (reply.has_content() and reply.metadata.src_node_id != work.node):
+            self.figures.strays += 1
+            return
+        self.quickest = min(self.quickest, self.now - work.begun)
+        try:
+            update = read_update(reply, self.form, work.sent)
+        except BadPayload as bad:
+            self._go_without(work.node, str(bad))
+            return
+        self._fruitless = 0
+        self._idle.append(work.node)
+        staleness = self.version - work.version
+        self.figures.take(reply, self.system.receive(self, work, update), staleness)
+
+    def _next_silent(self) -> float:
+        while self._order and self._order[0] not in self.working:
+            self._order.popleft()
+        return self.working[self._order[0]].begun + self.timeout if self._order else math.inf
+
+    def _give_up_the_silent(self) -> None:
+        while self._next_silent() <= self.now:
+            work = self.working.pop(self._order.popleft())
+            self._go_without(work.node, f"no reply in {self.timeout:g} s")
+
+    def _go_without(self, node: int, reason: str) -> None:
+        """A worker has brought nothing; it is idle again."""
+        self.figures.fail(node, reason)
+        self._idle.append(node)
+        self.system.give_up(self, node)
+        self._fruitless += 1
+        if self._fruitless > PATIENCE * max(1, len(self.nodes)):
+            self.stop(f"{self._fruitless} times in a row a worker brought nothing, the last one: {reason}")
+
+    def _meet(self) -> None:
+        nodes = self.mailbox.nodes()
+        if nodes is None or nodes == self.nodes:
+            return
+        joined, left = sorted(nodes - self.nodes), self.nodes - nodes
+        self.nodes = set(nodes)
+        for message_id in [i for i, work in self.working.items() if work.node in left] if left else ():
+            self.figures.fail(self.working.pop(message_id).node, "disconnected while at work")
+        self.waiting -= left
+        self._idle = [node for node in self._idle if node not in left] + joined
+        self.system.meet(self, joined, sorted(left))
+
+    def _close_round(self) -> None:
+        self.round += 1
+        figures: Figures = {"model_version": self.version, "connected": len(self.nodes)}
+        figures |= self.figures.told() | self.system.figures(self)
+        if self.stopped is not None:
+            figures["stopped"] = self.stopped
+        self.figures = RoundFigures()
+        if self.system.on_round is not None:
+            self.system.on_round(figures)
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs at the end of a round."""
+        vectors = {id(work.sent): work.sent for work in self.working.values()}
+        places = {key: place for place, key in enumerate(vectors)}
+        return {
+            "x": self.x,
+            "version": self.version,
+            "workers": self.workers,
+            "nodes": sorted(self.nodes),
+            "waiting": sorted(self.waiting),
+            "idle": sorted(self._idle),
+            "steps": [list(item) for item in sorted(self._steps.items())],
+            "vectors": list(vectors.values()),
+            "working": [
+                [message_id, work.node, work.step, work.version, work.round, work.begun, places[id(work.sent)]]
+                for message_id, work in self.working.items()
+            ],
+            "fruitless": self._fruitless,
+            "quickest": None if math.isinf(self.quickest) else self.quickest,
+            "system": self.system.memory(),
+        }
+
+    def restore(self, round: int, state: Mapping[str, Any]) -> None:
+        """Go on after `round` from a :meth:`state`; without a clock of its own the grid's workers begin anew."""
+        self.round = round
+        self.x = state["x"].copy()
+        self.version, self.workers = state["version"], state["workers"]
+        self._steps = {int(node): int(step) for node, step in state["steps"]}
+        self.quickest = math.inf if state["quickest"] is None else state["quickest"]
+        self._record = None
+        if self.mailbox.timed is None:
+            return
+        self.nodes, self.waiting = set(state["nodes"]), set(state["waiting"])
+        self._idle = list(state["idle"])
+        self._fruitless = state["fruitless"]
+        vectors = [vector.copy() for vector in state["vectors"]]
+        self.working = {
+            message_id: Work(node, step, version, begun_in, begun, vectors[place])
+            for message_id, node, step, version, begun_in, begun, place in state["working"]
+        }
+        self._order = deque(self.working)
+        self.system.remember(state["system"])

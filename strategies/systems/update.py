@@ -1,0 +1,65 @@
+"""A worker's reply, read as the update that it stands for."""
+
+from __future__ import annotations
+
+import numpy as np
+from flwr.app import ArrayRecord, Message
+
+from channel.layout import Layout
+from strategies.air_messages import reason_of
+from strategies.mean_exchange import Vector
+from strategies.received import check_finite, largest_norm, read_array
+from strategies.refusal import BadPayload
+from strategies.systems.model_form import ModelForm, flat_of
+
+
+def read_update(reply: Message, form: ModelForm, sent: Vector) -> Vector:
+    """The trained model in a reply less the model sent, once it is known to be one.
+
+    Parameters
+    ----------
+    reply : Message
+        With one record of arrays, the trained model.
+    form : ModelForm
+        Of the model.
+    sent : ndarray of shape (d,)
+        The model that the worker started from.
+
+    Returns
+    -------
+    ndarray of shape (d,)
+        The update.
+
+    Raises
+    ------
+    BadPayload
+        If the worker failed, or what it sent is no model of this layout, or not finite.
+    """
+    if reply.has_error():
+        raise BadPayload(reason_of(reply))
+    records = reply.content.array_records
+    if len(records) != 1:
+        raise BadPayload(f"{len(records)} records of arrays, expected one: the trained model")
+    record = next(iter(records.values()))
+    trained = flat_of(record, form)
+    if trained is None:
+        trained = _read(record, form.layout)
+    check_finite(trained, "entries of the trained model")
+    update: Vector = trained - sent
+    with np.errstate(over="ignore"):
+        norm = float(np.linalg.norm(update))
+    if not norm <= (largest := largest_norm(form.layout)):
+        raise BadPayload(f"the update's norm is {norm:g}, expected at most {largest:g}", "norm")
+    return update
+
+
+def _read(record: ArrayRecord, layout: Layout) -> Vector:
+    flat = np.empty(layout.size, layout.dtype)
+    offset = 0
+    for name, shape, size, dtype in zip(layout.names, layout.shapes, layout.sizes, layout.dtypes, strict=True):
+        if name not in record:
+            raise BadPayload(f"the trained model lacks the array {name!r}")
+        array = read_array(record[name], f"entries of {name!r}", shape, [dtype])
+        flat[offset : offset + size] = array.reshape(-1)
+        offset += size
+    return flat
