@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-browser lint types format gallery studies reproduce benchmark clean
+.PHONY: help demo test test-browser lint types format crash fuzz faults gallery studies reproduce benchmark clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -43,6 +43,15 @@ format: $(VENV)/.installed-test ## let ruff put the code in order
 test-browser: $(VENV)/.installed-test ## open the report in headless Chromium (Debian: apt-get install chromium)
 	$(BIN)/python -m pytest -m browser
 
+crash: $(VENV)/.installed-test ## kill runs 50 times at random moments and resume them
+	FEDMAC_CRASHES=50 $(BIN)/python -m pytest tests/end_to_end/test_crash.py -s
+
+fuzz: $(VENV)/.installed-test ## every decoder and scenario files with 10,000 cases a property
+	FEDMAC_FUZZ=10000 $(BIN)/python -m pytest tests/fuzz
+
+faults: $(VENV)/.installed-test ## a deployment whose devices and server are killed, or stand still (ten minutes)
+	FEDMAC_FAULTS=1 $(BIN)/python -m pytest tests/end_to_end/test_deployment.py -k "killed or still"
+
 gallery: $(VENV)/.installed ## rebuild docs/gallery.md's studies and pictures (about ten minutes)
 	$(BIN)/python scenarios/gallery.py
 
@@ -56,6 +65,7 @@ reproduce: $(VENV)/.installed ## the published results of docs/reproductions.md 
 
 benchmark: $(VENV)/.installed-test ## time the engines against each other and against pfl-research
 	$(BIN)/python benchmarks/engines.py
+	$(BIN)/python benchmarks/deployment.py
 
 clean: ## remove the environment and every run
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -136,6 +136,8 @@ if TYPE_CHECKING:
         Reception,
         Uplink,
     )
+    from channel.uplinks.receiver import EmulatedReceiver, Receiver
+    from channel.uplinks.udp_receiver import UdpReceiver
 
 __getattr__, __dir__, _ = lazy.attach(
     __name__,
@@ -264,6 +266,8 @@ __getattr__, __dir__, _ = lazy.attach(
             "Reception",
             "Uplink",
         ],
+        "uplinks.receiver": ["EmulatedReceiver", "Receiver"],
+        "uplinks.udp_receiver": ["UdpReceiver"],
     },
 )
 
@@ -312,6 +316,7 @@ __all__ = [
     "DeterministicFactorQuantizer",
     "DigitalUplink",
     "DitheredQuantizer",
+    "EmulatedReceiver",
     "EnergyChips",
     "ErgodicOptimum",
     "ErrorFeedback",
@@ -360,6 +365,7 @@ __all__ = [
     "RandomLinearCode",
     "RandomMask",
     "Rayleigh",
+    "Receiver",
     "Reception",
     "ResourceGrid",
     "Retransmission",
@@ -378,6 +384,7 @@ __all__ = [
     "TotalPower",
     "TransmitOrder",
     "TruncatedInversion",
+    "UdpReceiver",
     "Uncoded",
     "Uplink",
     "ZeroForcing",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -149,3 +151,27 @@ class Ledger:
             "compute_s": self.compute_time,
             "clock_s": self.clock,
         }
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs; the costs of all exchanges side by side, as a run may have very many."""
+        costs = [cost for _, cost in self.exchanges]
+        return {
+            "totals": [self.uses, self.complex_uses, self.bits, self.air_time, self.compute_time],
+            "energy": self.energy.copy(),
+            "rounds": np.array([round for round, _ in self.exchanges], dtype=np.int64),
+            "counts": np.array([[c.uses, c.bits] for c in costs], dtype=np.int64).reshape(-1, 2),
+            "seconds": np.array([[c.air_time, c.compute_time] for c in costs], dtype=np.float64).reshape(-1, 2),
+            "energies": np.concatenate([np.zeros(0), *(c.energy for c in costs)]),
+            "ends": np.cumsum([len(c.energy) for c in costs], dtype=np.int64),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state`."""
+        self.uses, self.complex_uses, self.bits, self.air_time, self.compute_time = state["totals"]
+        self.energy = state["energy"].copy()
+        energies = np.split(state["energies"], state["ends"])
+        entries = zip(state["rounds"].tolist(), state["counts"].tolist(), state["seconds"].tolist(), strict=True)
+        self.exchanges = [
+            (round, Cost(uses, energies[number], air_time, bits, compute_time))
+            for number, (round, (uses, bits), (air_time, compute_time)) in enumerate(entries)
+        ]

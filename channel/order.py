@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from channel.codecs import CODECS, FACTOR_CODECS, Codec, DitheredQuantizer, FactorCodec, NestedDitheredQuantizer
 from channel.codecs.packet import Packing
@@ -40,6 +40,10 @@ RECEPTION_KEY = "fedmac.reception"
 DEVICE = "device"
 """Key of the order's record: the number that the server knows the device by."""
 
+SEED = "seed"
+"""Key of the order's record, and of what a device reports beside what it sends: the exchange's seed, by which the
+server knows that a reply is not an earlier one again."""
+
 ANEW = "anew"
 """Key of the order's record: whether it is the first that the device gets, so that what it kept is of another run."""
 
@@ -48,6 +52,10 @@ NO_PACKET = -1
 
 DEVICE_QUERY = "fedmac.device-query"
 """Name of the record in a message by which the server asks a node which device (data partition) it is."""
+
+
+class OrderError(ValueError):
+    """An order that cannot be read, or names what there is not."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +81,11 @@ class TransmitOrder:
 
         Raises
         ------
-        ValueError
+        OrderError
             If the code is unknown or refuses its parameters.
         """
-        if self.code not in CODES:
-            raise ValueError(f"transmit order: unknown code {self.code!r}; known codes: {', '.join(CODES)}")
-        return CODES[self.code](**self.parameters)
+        code: Code = _made("transmit", "code", self.code, CODES, self.parameters)
+        return code
 
     def to_config(self) -> dict[str, Any]:
         """The order as scalars, for a Flower ``ConfigRecord``."""
@@ -90,8 +97,14 @@ class TransmitOrder:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TransmitOrder:
-        """Read an order written by :meth:`to_config`."""
-        return cls(str(config["code"]), json.loads(str(config["parameters"])), int(config["seed"]))
+        """Read an order written by :meth:`to_config`.
+
+        Raises
+        ------
+        OrderError
+            If an entry is missing or of the wrong type.
+        """
+        return cls(_read(config, "code", str), _parameters(config), _whole(config, SEED))
 
     def of_block(self, block: int) -> TransmitOrder:
         """The order for one of several vectors sent in the same exchange: the first is coded by the order itself."""
@@ -138,7 +151,7 @@ class PacketOrder:
 
         Raises
         ------
-        ValueError
+        OrderError
             If the codec is unknown or refuses its parameters, or none so coarse that it keeps to the device's budget.
         """
         codec = self._codec_of(device)
@@ -146,18 +159,19 @@ class PacketOrder:
             return codec
         coarsened = codec.coarsened(size, self.budgets[device], self.packing)
         if coarsened is None:
-            raise ValueError(f"packet order: no packet of {codec.name} is as short as {self.budgets[device]} bits")
+            raise OrderError(f"packet order: no packet of {codec.name} is as short as {self.budgets[device]} bits")
         return coarsened
 
     @property
     def factor_codec(self) -> FactorCodec | None:
         """The codec if it is one of factors, the same for every device; else None, see :meth:`codec_of`."""
-        return FACTOR_CODECS[self.codec](**self.parameters) if self.codec in FACTOR_CODECS else None
+        if self.codec not in FACTOR_CODECS:
+            return None
+        codec: FactorCodec = _made("packet", "codec", self.codec, FACTOR_CODECS, self.parameters)
+        return codec
 
     def _codec_of(self, device: int) -> Codec:
-        if self.codec not in CODECS:
-            raise ValueError(f"packet order: unknown codec {self.codec!r}; known codecs: {', '.join(CODECS)}")
-        codec = CODECS[self.codec](**self.parameters)
+        codec: Codec = _made("packet", "codec", self.codec, CODECS, self.parameters)
         if isinstance(codec, NestedDitheredQuantizer) and device <= self.first_group:
             return DitheredQuantizer(codec.levels, codec.bucket)
         return codec
@@ -184,19 +198,62 @@ class PacketOrder:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> PacketOrder:
-        """Read an order written by :meth:`to_config` and :meth:`own`."""
-        weight = config.get("error-feedback")
-        packing: Packing = "entropy" if config["packing"] == "entropy" else "fixed"
+        """Read an order written by :meth:`to_config` and :meth:`own`.
+
+        Raises
+        ------
+        OrderError
+            If an entry is missing or of the wrong type.
+        """
+        packing = _read(config, "packing", str)
+        if packing not in get_args(Packing):
+            raise OrderError(f"packing is {packing!r}; accepted: {', '.join(get_args(Packing))}")
         budgets, lost_since = (
-            {int(config[DEVICE]): int(config[key])} if key in config else {} for key in ("budget", "lost-since")
+            {_whole(config, DEVICE): _whole(config, key, least)} if key in config else {}
+            for key, least in (("budget", 0), ("lost-since", NO_PACKET))
         )
         return cls(
-            str(config["codec"]),
-            json.loads(str(config["parameters"])),
-            int(config["seed"]),
+            _read(config, "codec", str),
+            _parameters(config),
+            _whole(config, SEED),
             packing,
-            None if weight is None else float(weight),
-            int(config["first-group"]),
+            float(_read(config, "error-feedback", (int, float))) if "error-feedback" in config else None,
+            _whole(config, "first-group", -1),
             budgets,
             lost_since,
         )
+
+
+def _made(order: str, what: str, name: str, known: Mapping[str, Callable[..., Any]], parameters: Any) -> Any:
+    """What an order names, with its parameters."""
+    if name not in known:
+        raise OrderError(f"{order} order: unknown {what} {name!r}; known {what}s: {', '.join(known)}")
+    try:
+        return known[name](**parameters)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise OrderError(f"{order} order: {what} {name}: {error}") from error
+
+
+def _read(config: Mapping[str, Any], name: str, kinds: type | tuple[type, ...]) -> Any:
+    value = config.get(name)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        accepted = "a text" if kinds is str else "a whole number" if kinds is int else "a number"
+        raise OrderError(f"order: {name} is {value!r:.60}; accepted: {accepted}")
+    return value
+
+
+def _whole(config: Mapping[str, Any], name: str, least: int = 0) -> int:
+    if (value := int(_read(config, name, int))) < least:
+        raise OrderError(f"order: {name} is {value}; accepted: a whole number >= {least}")
+    return value
+
+
+def _parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    text = _read(config, "parameters", str)
+    try:
+        parameters = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise OrderError(f"order: parameters are {text:.60}: {error}; accepted: a JSON object") from error
+    if not isinstance(parameters, dict):
+        raise OrderError(f"order: parameters are {text:.60}; accepted: a JSON object")
+    return parameters

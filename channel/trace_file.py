@@ -49,7 +49,7 @@ def write_recording(path: Path, gains: ArrayLike, reachable: ArrayLike | None = 
     if path.suffix.lower() == ".csv":
         _write_csv(path, recording)
     else:
-        np.savez(path, gains=recording.gains, reachable=recording.reached)
+        np.savez(path, allow_pickle=False, gains=recording.gains, reachable=recording.reached)
 
 
 def _check_ending(path: Path) -> None:

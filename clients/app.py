@@ -13,7 +13,10 @@ from torch import Tensor
 
 from channel.layout import Layout
 from channel.order import FACTORS_KEY
+from clients.attack import Attack
+from clients.clipping import clip_to_norm
 from clients.data import FederatedData
+from clients.device_profile import within_profile
 from clients.dingo_over_the_air import add_dingo_over_the_air
 from clients.factored_update import factors_record
 from clients.factors import DenseFactors
@@ -38,12 +41,15 @@ class Workplace:
         Steps of a round.
     seed : int
         Seed of the run.
+    attack : Attack, optional
+        What some of the devices do in place of that.
     """
 
     trainer: Trainer
     data: FederatedData
     training: Training
     seed: int
+    attack: Attack | None = None
     _objectives: dict[int, Objective] = field(default_factory=dict, repr=False)
 
     def objective(self, device: int) -> Objective:
@@ -61,6 +67,15 @@ class Workplace:
     def mean_objective(self) -> MeanObjective:
         """What all devices minimise together, for whoever has all their data at hand."""
         return MeanObjective([self.objective(device) for device in range(len(self.data.parts))])
+
+    def check_size(self, size: int) -> None:
+        """Refuse a received model of `size` numbers that is not the one for this device's data."""
+        if size != self.trainer.size:
+            raise ValueError(
+                f"model: {size} numbers received, but that of this device has {self.trainer.size}, for inputs of shape "
+                f"{self.data.input_shape} and {self.data.num_classes} classes; accepted: data of the shape and classes "
+                "that the server's model is for"
+            )
 
     def steps_of(self, config: Mapping[str, Any]) -> Training:
         """The steps of a round, as the server's configuration of it has them."""
@@ -101,39 +116,57 @@ class Workplace:
         loss : float
             Mean training loss.
         """
-        training = self.steps_of(config)
+        training, round = self.steps_of(config), int(config.get("server-round", 0))
         split = self.data.device(device)
+        if self.attack is not None:
+            split = self.attack.data(split, device, self.data.num_classes)
         state, loss = self.trainer.train(
             received,
             split,
             training,
             seed=self.seed,
-            round=int(config.get("server-round", 0)),
+            round=round,
             device=device,
             factors=factors,
         )
-        return state, len(split.targets), loss
+        return self._sent(state, received.to(state.device), device, round), len(split.targets), loss
+
+    def _sent(self, state: Tensor, received: Tensor, device: int, round: int) -> Tensor:
+        """The trained state, moved so that its difference to the received one is what the device sends.
+
+        Every engine takes that difference, so that all of them send the same.
+        """
+        limit, attack = self.training.clip_norm, self.attack
+        attacks = attack is not None and device in attack.devices
+        if limit is None and not attacks:
+            return state
+        trained = state - received
+        update = trained if limit is None else clip_to_norm(trained, limit)
+        if attack is not None:
+            update = attack.update(update, device, round)
+        return state if update is trained else received + update
 
 
 def client_app(workplace: Callable[[Context, Mapping[str, Any]], Workplace]) -> ClientApp:
-    """A Flower ClientApp, with the mod ``transmit``, whose devices find their work through `workplace`.
+    """A Flower ClientApp, with the mods ``within_profile`` and ``transmit``; `workplace` says where devices work.
 
     Parameters
     ----------
     workplace : callable
         Called with the node's context and the server's configuration for each message; cache what it builds.
     """
-    app = ClientApp(mods=[transmit])
+    app = ClientApp(mods=[within_profile, transmit])
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         arrays, config = _model_and_config(message)
         work = workplace(context, config)
         layout = Layout.of_arrays(arrays)
+        work.check_size(layout.size)
         received = torch.from_numpy(layout.flatten(arrays))
         factors: dict[str, DenseFactors] = {}
         asked = {"factors": factors} if FACTORS_KEY in message.content.config_records else {}
-        state, examples, loss = work.train(received, _device(context), config, **asked)
+        state, examples, loss = work.train(received, device_number(context), config, **asked)
         trained = arrays | layout.unflatten(state.cpu().numpy())
         metrics = MetricRecord({"num-examples": examples, "train_loss": loss})
         reply = _reply(message, metrics, ArrayRecord({name: Array(a) for name, a in trained.items()}))
@@ -146,21 +179,29 @@ def client_app(workplace: Callable[[Context, Mapping[str, Any]], Workplace]) -> 
         arrays, config = _model_and_config(message)
         work = workplace(context, config)
         state = torch.from_numpy(Layout.of_arrays(arrays).flatten(arrays))
-        result = work.trainer.evaluate(state, work.data.device(_device(context)))
+        work.check_size(len(state))
+        result = work.trainer.evaluate(state, work.data.device(device_number(context)))
         metrics = MetricRecord({"num-examples": result.examples, "loss": result.loss})
         if result.accuracy is not None:
             metrics["accuracy"] = result.accuracy
         return _reply(message, metrics)
 
     def objective(context: Context, config: Mapping[str, Any]) -> Objective:
-        return workplace(context, config).objective(_device(context))
+        return workplace(context, config).objective(device_number(context))
 
     add_second_order(app, objective)
     add_dingo_over_the_air(app, objective)
     return app
 
 
-def _device(context: Context) -> int:
+def device_number(context: Context) -> int:
+    """The number of the device whose node this is, its part of the data.
+
+    Raises
+    ------
+    ValueError
+        If the node's configuration does not say.
+    """
     if "partition-id" not in context.node_config:
         raise ValueError(
             'node_config: "partition-id" is missing; start the node with '
@@ -182,4 +223,4 @@ def _reply(message: Message, metrics: MetricRecord, arrays: ArrayRecord | None =
     return Message(content, reply_to=message)
 
 
-__all__ = ["Workplace", "client_app"]
+__all__ = ["Workplace", "client_app", "device_number"]

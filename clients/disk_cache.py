@@ -19,14 +19,20 @@ _memory: dict[str, dict[str, np.ndarray]] = {}
 
 
 def cache_folder() -> Path | None:
-    """``$XDG_CACHE_HOME/fedmac`` (default ``~/.cache/fedmac``), or None where there is no home folder."""
+    """``$FEDMAC_CACHE``, else ``$XDG_CACHE_HOME/fedmac`` (default ``~/.cache/fedmac``), else ``$FLWR_HOME/cache``.
+
+    None where none of them is set and the user has no home folder, as that of a service may not.
+    """
+    if chosen := os.environ.get("FEDMAC_CACHE"):
+        return Path(chosen)
     named = os.environ.get("XDG_CACHE_HOME", "")
     if named and Path(named).is_absolute():  # the XDG specification says to ignore relative paths
         return Path(named) / "fedmac"
     try:
         return Path.home() / ".cache" / "fedmac"
     except RuntimeError:
-        return None
+        home = os.environ.get("FLWR_HOME")
+        return Path(home) / "cache" if home else None
 
 
 def cached(name: str, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

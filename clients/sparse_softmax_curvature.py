@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import scipy.sparse
+import scipy  # its parts load when first used
 import torch
 from torch import Tensor
 

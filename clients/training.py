@@ -51,6 +51,8 @@ class Training:
         Weight of the L2 term of the objective.
     proximal_mu : float, default 0
         Weight of FedProx's proximal term; FedProx sends its own value with each round.
+    clip_norm : float, optional
+        C > 0: an update of a larger norm is scaled down to it before it is sent; see :mod:`clients.clipping`.
     """
 
     learning_rate: float
@@ -63,6 +65,7 @@ class Training:
     warm_up: int = 0
     l2: float = 0.0
     proximal_mu: float = 0.0
+    clip_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class Trainer:
         Where to compute.
     loss : Loss, default cross-entropy
         What to lower.
+
+    Attributes
+    ----------
+    autocast : torch.dtype or None
+        Type in which training multiplies (PyTorch's automatic mixed precision); None, as at first, for the model's own.
     """
 
     def __init__(self, model: nn.Module, device: torch.device | str = "cpu", loss: Loss = CROSS_ENTROPY) -> None:
@@ -96,6 +104,7 @@ class Trainer:
         self.state = flat_state(self.model)
         self.parameters: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
         self.dense = DenseNetwork.of(self.model) if loss is CROSS_ENTROPY else None
+        self.autocast: torch.dtype | None = None
         self.counters = [(b, b.clone()) for b in self.model.buffers() if not b.is_floating_point()]
 
     @property
@@ -154,7 +163,7 @@ class Trainer:
         else:
             take_step = factored_step(self.model, self.loss.mean, training, factors)
         losses, examples = [], []
-        with self._layers_drawing_from(key(seed, "layers", round, device)):
+        with self._layers_drawing_from(key(seed, "layers", round, device)), self._precision():
             batches = _batches(inputs, targets, training, seed, round, device)
             for x, y in itertools.islice(batches, None if training.full_batch else training.local_batches):
                 losses.append(take_step(x, y))
@@ -174,10 +183,15 @@ class Trainer:
             torch.manual_seed(seed)
             yield
 
+    def _precision(self) -> torch.autocast:
+        # without the cache: it would keep the weights as they were before the first step
+        enabled = self.autocast is not None
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=enabled, cache_enabled=False)
+
     def _written_out(self, training: Training) -> Step | None:
         """Plain steps of a fully connected network, without automatic differentiation."""
         network = self.dense
-        if network is None or training.momentum or training.proximal_mu:
+        if network is None or training.momentum or training.proximal_mu or self.autocast is not None:
             return None
         return lambda x, y: network.step(x, y, training.learning_rate, training.l2)
 

@@ -12,6 +12,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from channel.codecs import ErrorFeedback
 from channel.codecs.factor_layers import FactoredLayer, encode_layers
 from channel.codes import Code
+from channel.codes.symbol_scale import symbol_scale
 from channel.layout import Layout
 from channel.order import (
     ANEW,
@@ -21,12 +22,12 @@ from channel.order import (
     FACTORS_KEY,
     ORDER_KEY,
     PACKET_KEY,
+    SEED,
     SYMBOLS_KEY,
     TRANSMISSION_KEY,
     PacketOrder,
     TransmitOrder,
 )
-from channel.uplinks import symbol_scale
 from clients.factored_update import factored_layers
 from clients.residual import forget, keep_residual, keep_sent, residual_in
 
@@ -35,10 +36,11 @@ def transmit(message: Message, context: Context, call_next: ClientAppCallable) -
     r"""Flower mod: reply with coded symbols of the update instead of the trained model.
 
     With x = trained - received model, flattened, the reply carries :math:`\sqrt n A x / \|x\|` (unit power a channel
-    use), the norm :math:`\|x\|`, the seconds that the app took, and the app's own metrics; the model itself is never
-    sent. Where the code sends a part of an update, x is that part. Messages without a transmit order (a server that
-    does not use FedMAC, or an evaluation) pass through unchanged. Where the server asks for vectors (a message with the
-    record ``BLOCKS_KEY``) the reply's arrays are sent as they are, each on its own, instead of an update.
+    use), the norm :math:`\|x\|`, the seconds that the app took, the order's seed, and the app's own metrics; the model
+    itself is never sent. Where the code sends a part of an update, x is that part. Messages without a transmit order (a
+    server that does not use FedMAC, or an evaluation) pass through unchanged. Where the server asks for vectors (a
+    message with the record ``BLOCKS_KEY``) the reply's arrays are sent as they are, each on its own, instead of an
+    update.
 
     Where the order is for packets (a digital link) the reply carries the update's packet instead, see
     :mod:`channel.codecs`. If it is for a codec of factors, the app is asked for them (a config record ``FACTORS_KEY``)
@@ -100,7 +102,7 @@ def _coded(
             SYMBOLS_KEY: ArrayRecord({SYMBOLS_KEY: Array(symbols.numpy())}),
             "metrics": metrics,
             TRANSMISSION_KEY: ConfigRecord(
-                {"device": int(device), "norm": norm, "size": update.numel(), "seconds": seconds}
+                {"device": int(device), "norm": norm, "size": update.numel(), "seconds": seconds, SEED: order.seed}
             ),
         }
     )
@@ -136,7 +138,7 @@ def _packet(
         {
             PACKET_KEY: ArrayRecord({PACKET_KEY: Array(payload)}),
             "metrics": metrics,
-            TRANSMISSION_KEY: ConfigRecord({"device": device, "norm": norm, "seconds": seconds}),
+            TRANSMISSION_KEY: ConfigRecord({"device": device, "norm": norm, "seconds": seconds, SEED: order.seed}),
         }
     )
 
@@ -159,6 +161,7 @@ def _coded_vectors(
     Their blocks are numbered in the order of their names, the one order that both ends know.
     """
     said: dict[str, int | float] = {"device": int(context.node_config.get("partition-id", -1)), "seconds": seconds}
+    said[SEED] = order.seed
     coded: dict[str, Array] = {}
     for block, (name, vector) in enumerate(sorted(vectors.items())):
         own = order.of_block(block)

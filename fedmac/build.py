@@ -29,15 +29,15 @@ from channel.power import (
     RoundPlan,
 )
 from channel.uplinks import Adaptation, AnalogUplink, DigitalUplink, IdealUplink, NonCoherentUplink, Uplink
-from clients.app import Workplace
-from clients.data import FederatedData, load
+from clients.data import FederatedData
 from clients.factors import check_gradients
 from clients.losses import LOSSES
 from clients.models import MODELS
-from clients.models import build as build_named_model
 from clients.parameters import model_arrays
-from clients.training import Trainer, Training, compute_device
+from clients.training import Trainer, compute_device
 from fedmac.build_channel import build_channel, check_pilots, power_limit
+from fedmac.build_defences import build_norm_bound, build_privacy, defiant_devices
+from fedmac.build_devices import build_data, build_model
 from fedmac.scenario import Scenario
 from fedmac.scenario_air import PowerControlSection
 from fedmac.scenario_errors import ScenarioError, below, refusal
@@ -171,64 +171,15 @@ def _refusing(table: str, where: str) -> Iterator[None]:
         raise ScenarioError(f"{where}{below(table, message)}") from error
 
 
-def build_data(scenario: Scenario, seed: int) -> FederatedData:
-    """The scenario's data, split and handed out to its devices by `seed`."""
-    d = scenario.data
-    return load(
-        d.source,
-        devices=d.devices,
-        partition=d.partition,
-        test_fraction=d.test_fraction,
-        validation_fraction=d.validation_fraction,
-        shuffle_seed=d.shuffle_seed,
-        seed=seed,
-        alpha=d.alpha,
-        shards=d.shards,
-        column=d.column,
-        samples_per_device=d.samples_per_device,
-        dtype=_dtype(scenario),
-    ).grouped()
-
-
-def build_model(scenario: Scenario, data: FederatedData, seed: int) -> torch.nn.Module:
-    """The scenario's model, initialised by `seed`."""
-    return build_named_model(
-        scenario.model.name,
-        data.input_shape,
-        data.num_classes,
-        seed=seed,
-        init=scenario.model.init,
-        dtype=_dtype(scenario),
-        **scenario.model.parameters,
-    )
-
-
-def build_workplace(scenario: Scenario, seed: int) -> Workplace:
-    """Model, data and training of the scenario's devices."""
-    data = build_data(scenario, seed)
-    t = scenario.training
-    loss = LOSSES[t.loss]
-    training = Training(
-        learning_rate=t.learning_rate or 0.0,
-        full_batch=t.full_batch,
-        local_steps=t.local_steps or 1,
-        local_epochs=t.local_epochs or 1,
-        local_batches=t.local_batches,
-        batch_size=t.batch_size or 32,
-        warm_up=t.warm_up,
-        momentum=t.momentum,
-        l2=t.l2,
-    )
-    trainer = Trainer(build_model(scenario, data, seed), compute_device(t.device), loss)
-    return Workplace(trainer, data if loss.of_classes else data.with_inputs_as_targets(), training, seed)
-
-
 def build_strategy(scenario: Scenario) -> Strategy:
     """The Flower strategy the scenario names, for its number of devices."""
     section = scenario.strategy
     if STRATEGIES[section.name].second_order:
         chosen: Strategy = STRATEGIES[section.name].load()(**section.parameters)
         return chosen
+    if STRATEGIES[section.name].on_clock:
+        system: Strategy = STRATEGIES[section.name].load()(devices=scenario.data.devices, **section.parameters)
+        return system
     parameters = {"fraction_evaluate": 0.0} | section.parameters
     if "client_learning_rate" in strategy_parameters(section.name):  # of q-FedAvg: the devices' own
         parameters = {"client_learning_rate": scenario.training.learning_rate} | parameters
@@ -286,6 +237,9 @@ def build_uplink(scenario: Scenario, seed: int, sizes: Sequence[int] = ()) -> Up
         amplifier=None if wrong.clip_db is None else Amplifier(wrong.clip_db, wrong.subcarriers),
         adc=None if wrong.adc_bits is None else ADC(wrong.adc_bits),
         plan=build_plan(scenario, channel, power, sizes) if sizes else None,
+        norm_bound=build_norm_bound(scenario),
+        privacy=build_privacy(scenario),
+        defiant=defiant_devices(scenario, seed),
         block_plan=BlockPlanner(sizes) if scenario.plan.blocks and sizes else None,
     )
 
@@ -395,7 +349,3 @@ def build_power_control(section: PowerControlSection) -> PowerControl:
     """The power control a section names."""
     own = {"total_power", "solver", "threshold", "receive", "mse", "infeasible", "peak_to_average"}
     return POWER_CONTROLS[section.name](**section.model_dump(include=own, exclude_none=True))
-
-
-def _dtype(scenario: Scenario) -> torch.dtype:
-    return torch.float64 if scenario.training.dtype == "float64" else torch.float32

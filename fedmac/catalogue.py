@@ -41,7 +41,9 @@ def catalogue(kind: str | None = None) -> Catalogue:
     from channel.power import COMBININGS, POWER_CONTROLS
     from channel.uplinks import UPLINKS
     from clients.data import PARTITIONS, SOURCES
+    from clients.device_profiles import shipped_profiles
     from clients.models import MODELS
+    from fedmac.clock.links import LINK_KINDS
     from fedmac.codec_figures import codec_note
     from fedmac.engines import ENGINES
     from fedmac.scenario_sections import UplinkSection
@@ -72,6 +74,8 @@ def catalogue(kind: str | None = None) -> Catalogue:
         "channels": ("channel.kind", dict(CHANNELS)),
         "fadings": ("channel.fading", {n: _line(f) for n, f in FADINGS.items()} | DELAY_LINES),
         "engines": ("engine.kind", dict(ENGINES)),
+        "device-profiles": ("devices.profiles", {n: p.source for n, p in shipped_profiles().items()}),
+        "network-links": ("network.link", {n: kind.source for n, kind in LINK_KINDS.items()}),
         "sinks": ("--sink", dict(SINKS)),
     }
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,19 +20,28 @@ from torch import Tensor
 
 from channel.channel import Channel
 from channel.layout import Layout
+from channel.memory import CannotBeKept
 from clients.app import Workplace
 from clients.mean_objective import MeanObjective
 from clients.parameters import model_arrays
 from fedmac.air_refusals import met_on_the_air
 from fedmac.build import block_sizes, build_strategy, build_uplink
+from fedmac.checkpoint import Checkpoint
 from fedmac.record import RoundRecord
 from fedmac.scenario import Scenario, Variant
 from strategies.iterative import IterativeStrategy
+from strategies.names import STRATEGIES
 from strategies.over_the_air import OverTheAir
 
 
 def learn(
-    variant: Variant, seed: int, grid: Grid, workplace: Workplace, on_round: Callable[[RoundRecord], None]
+    variant: Variant,
+    seed: int,
+    grid: Grid,
+    workplace: Workplace,
+    on_round: Callable[[RoundRecord], None],
+    past: Checkpoint | None = None,
+    keep: Callable[[Checkpoint], None] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Run one variant of a scenario on `grid`.
 
@@ -47,35 +57,93 @@ def learn(
         Gives the initial model and the held-out rows.
     on_round : callable
         Called with each round's record as soon as the round is over; round 0 is the initial model.
+    past : Checkpoint, optional
+        Where an earlier run of the same variant and seed stood; this one goes on from there.
+    keep : callable, optional
+        Called with a checkpoint after every ``engine.checkpoint_every`` rounds.
 
     Returns
     -------
     dict of ndarray
         The final model.
+
+    Raises
+    ------
+    NodesMissing
+        If devices are not connected when a round is to begin, for longer than ``engine.nodes_timeout_s``.
     """
     scenario = variant.scenario
+    if STRATEGIES[scenario.strategy.name].on_clock:
+        from fedmac.learn_system import learn_system  # it builds on this module
+
+        return learn_system(variant, seed, grid, workplace, on_round, past, keep)
 
     def note_round(record: RoundRecord) -> None:
         on_round({"variant": variant.name, "seed": seed} | record)
 
     uplink = build_uplink(scenario, seed, block_sizes(workplace.trainer))
     placement = placement_record(uplink.channel, scenario.data.devices, seed)
-    journal = _Journal(scenario, workplace, note_round, placement)
+    journal = Journal(scenario, workplace, note_round, placement)
     inner = build_strategy(scenario)
     if isinstance(inner, IterativeStrategy):
         inner.on_iteration = journal.note_iteration
-    strategy = OverTheAir(inner, uplink, seed=seed, on_exchange=journal.note_exchange)
-    initial = model_arrays(workplace.trainer.model)
+    strategy = OverTheAir(
+        inner,
+        uplink,
+        seed=seed,
+        on_exchange=journal.note_exchange,
+        devices=scenario.data.devices,
+        nodes_timeout=scenario.engine.nodes_timeout_s,
+        trust=scenario.trust.of(scenario.data.devices),
+    )
+    initial = ArrayRecord({name: Array(array) for name, array in model_arrays(workplace.trainer.model).items()})
+    if past is not None:
+        initial = past.model
+        journal.restore(past.journal)
+        strategy.go_on_from(past.round, past.state)
+    after_round = Keeper(scenario.engine.checkpoint_every, strategy, journal, keep)
     with quiet_flower(), met_on_the_air(scenario):
         result = strategy.start(
             grid,
-            ArrayRecord({name: Array(array) for name, array in initial.items()}),
+            initial,
             num_rounds=scenario.rounds,
+            timeout=scenario.engine.round_timeout_s,
             train_config=ConfigRecord({"variant": variant.name, "seed": seed}),
             evaluate_config=ConfigRecord({"variant": variant.name, "seed": seed}),
-            evaluate_fn=journal.evaluate,
+            evaluate_fn=after_round,
         )
-    return {name: array.numpy() for name, array in result.arrays.items()} or initial
+    return {name: array.numpy() for name, array in (result.arrays or initial).items()}
+
+
+class HasState(Protocol):
+    """What can say where it stands between two rounds."""
+
+    def state(self) -> dict[str, Any]:
+        """As plain values."""
+        ...
+
+
+class Keeper:
+    """Evaluates after each round, and then keeps a checkpoint."""
+
+    def __init__(
+        self, every: int, strategy: HasState, journal: Journal, keep: Callable[[Checkpoint], None] | None
+    ) -> None:
+        self.every = every
+        self.strategy = strategy
+        self.journal = journal
+        self.keep = keep
+
+    def __call__(self, round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """Called by Flower at the end of each round."""
+        metrics = self.journal.evaluate(round, arrays)
+        if self.keep is not None and round > 0 and self.every and round % self.every == 0:
+            try:
+                self.keep(Checkpoint(round, arrays, self.strategy.state(), self.journal.state()))
+            except CannotBeKept as error:
+                warnings.warn(f"no checkpoints: {error}; a run that is interrupted starts anew", stacklevel=2)
+                self.keep = None
+        return metrics
 
 
 def placement_record(channel: Channel, devices: int, seed: int) -> dict[str, Any] | None:
@@ -94,7 +162,7 @@ def placement_record(channel: Channel, devices: int, seed: int) -> dict[str, Any
     }
 
 
-class _Journal:
+class Journal:
     """Joins what the air reports of a round with the server's evaluation."""
 
     def __init__(
@@ -113,10 +181,19 @@ class _Journal:
         self.start = time.perf_counter()
         self.wall_evaluate = 0.0
 
+    def state(self) -> dict[str, Any]:
+        """Seconds spent so far: all that is remembered between two rounds."""
+        return {"wall": time.perf_counter() - self.start, "wall_evaluate": self.wall_evaluate}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Count on from a :meth:`state`."""
+        self.start = time.perf_counter() - state["wall"]
+        self.wall_evaluate = state["wall_evaluate"]
+
     def note_exchange(self, record: dict[str, Any]) -> None:
         """Called by the air; of several exchanges in a round what was spent and computed adds up."""
         before = self.exchange
-        for key in ("train_s_mean", "train_s_max"):
+        for key in ("train_s_mean", "train_s_max", "train_j_mean", "train_j_max"):
             if before.get(key) is not None and record.get(key) is not None:
                 record[key] += before[key]
         if before.get("devices") == record.get("devices") and "energies" in before and "energies" in record:
@@ -204,11 +281,16 @@ def _flat(arrays: ArrayRecord) -> Tensor:
 
 @contextmanager
 def quiet_flower() -> Iterator[None]:
-    """Keep Flower's round-by-round log and its warnings off the terminal; errors still show."""
+    """Keep Flower's round-by-round log and its warnings off the terminal; errors still show, log files get warnings."""
     logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    quieted: dict[logging.Logger | logging.Handler, int] = {logger: logging.WARNING if files else logging.ERROR}
+    quieted.update((handler, logging.ERROR) for handler in logger.handlers if handler not in files)
+    before = {source: source.level for source in quieted}
+    for source, level in quieted.items():
+        source.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for source, level in before.items():
+            source.setLevel(level)

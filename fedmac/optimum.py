@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from clients.objective import Operator
-from fedmac.build import build_workplace, rehearse
+from fedmac.build import rehearse
+from fedmac.build_devices import build_workplace
 from fedmac.scenario import Scenario
 
 Array = NDArray[np.float64]

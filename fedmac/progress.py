@@ -41,7 +41,7 @@ class Progress:
         for job in jobs:
             name, length = job.variant.name, job.variant.scenario.rounds
             rounds[name] = rounds.get(name, 0) + length
-            done[name] = done.get(name, 0) + (length if job.done else 0)
+            done[name] = done.get(name, 0) + (length if job.done else job.after)
         for name, total in rounds.items():
             self.rows[name] = self.bars.add_task(name, total=total, completed=done[name], figures="")
         if len(rounds) > 1:

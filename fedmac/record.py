@@ -10,17 +10,18 @@ import shutil
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tomli_w
 from numpy.typing import NDArray
 
 from fedmac.scenario import Scenario, Variant
-from fedmac.scenario_keys import CHANGE_NO_RESULT, dotted
+from fedmac.scenario_keys import what_counts
 
 RoundRecord = dict[str, Any]
 
@@ -31,11 +32,16 @@ COSTS = (
 """What a run has spent so far, in each round's record and in the summary."""
 
 MEASURED = (
-    "train_s_mean", "train_s_max", "compute_s", "clock_s", "wall_train_s", "wall_uplink_s", "wall_evaluate_s", "wall_s",
+    "train_s_mean", "train_s_max", "train_j_mean", "train_j_max", "compute_s", "clock_s",
+    "wall_train_s", "wall_uplink_s", "wall_evaluate_s", "wall_s", "wire_down_bytes", "wire_up_bytes",
 )  # fmt: skip
-"""Seconds as this machine took them: all that a repetition under the same seed may change."""
+"""Seconds and bytes as this machine took them, and joules by them: all that another run under the same seed, on this
+engine or another, may change."""
 
 ROUNDS, SUMMARY, SCENARIO, ENVIRONMENT = "rounds.jsonl", "summary.json", "scenario.toml", "environment.json"
+
+PART = ".part"
+"""What the name of a file ends with while it is being written."""
 
 
 class RecordError(RuntimeError):
@@ -100,16 +106,26 @@ class RunFolder:
         path = model_path(self.path, self.variant, seed)
         with put_in_place(path) as part:
             save_file({name: array.copy() for name, array in arrays.items()}, part)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())  # the run counts as finished from here on, and its checkpoint goes
         return path
 
     def finished(self, seed: int) -> bool:
         """Whether the run of `seed` came to its end."""
         return model_path(self.path, self.variant, seed).exists()
 
-    def drop_unfinished(self) -> None:
-        """Forget the rounds of seeds that did not come to their end (they start again)."""
+    def read_rounds(self) -> list[RoundRecord]:
+        """The rounds there are, none before the first."""
+        return read_rounds(self.rounds) if self.rounds.exists() else []
+
+    def drop_unfinished(self, keep: Mapping[int, int] = MappingProxyType({})) -> None:
+        """Forget the rounds of seeds that did not come to their end, but those up to the round in `keep`, by seed."""
         if self.rounds.exists():
-            kept = [r for r in read_rounds(self.rounds) if self.finished(int(r["seed"]))]
+            kept = [
+                r
+                for r in self.read_rounds()
+                if self.finished(int(r["seed"])) or int(r["round"]) <= keep.get(int(r["seed"]), -1)
+            ]
             write_atomically(self.rounds, "".join(json.dumps(r) + "\n" for r in kept))
 
 
@@ -150,6 +166,9 @@ def summary_row(variant: Variant, rounds: Iterable[RoundRecord]) -> dict[str, An
     for name in COSTS:
         row[name] = statistics.fmean([float(f.get(name) or 0.0) for f in finals]) if finals else 0.0
     row["channel_uses"] = round(row["channel_uses"])
+    if variant.scenario.privacy.delta is not None:
+        told = [f.get("privacy_epsilon") for f in finals if int(f["round"]) > 0]
+        row["privacy_epsilon"] = None if None in told else max((float(e) for e in told if e), default=0.0)
     for name in ("papr_db_mean", "papr_db_max", "energy_ratio_std"):
         values = [float(r[name]) for r in rounds if r.get(name) is not None]
         if values:
@@ -196,6 +215,10 @@ def write_atomically(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+BEGUN = (SCENARIO + PART, SCENARIO, ENVIRONMENT + PART)
+"""All that is in a folder whose run ended before :func:`prepare` did."""
+
+
 def prepare(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool) -> None:
     """Make the run's folder, or refuse one that holds something else; see :func:`check_folder` for what is refused.
 
@@ -226,7 +249,7 @@ def check_folder(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool
     """
     if overwrite and resume:
         raise FolderInTheWay("--overwrite and --resume: accepted: one of the two")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and {file.name for file in out.iterdir()} <= set(BEGUN)):
         return
     if not (out / SCENARIO).is_file() or not (out / ENVIRONMENT).is_file():
         raise FolderInTheWay(f"{out}: exists and is not a run folder; accepted: another folder")
@@ -237,7 +260,7 @@ def check_folder(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool
 
 
 def _refuse_other_scenario(out: Path, scenario: Scenario) -> None:
-    there, here = (_what_counts(s) for s in (Scenario.load(out / SCENARIO), scenario))
+    there, here = (what_counts(s) for s in (Scenario.load(out / SCENARIO), scenario))
     differing = [key for key in dict.fromkeys([*there, *here]) if there.get(key) != here.get(key)]
     if differing:
         changes = "; ".join(
@@ -247,12 +270,6 @@ def _refuse_other_scenario(out: Path, scenario: Scenario) -> None:
             f"{out}: holds a run of another scenario ({changes}); accepted: the same scenario, another folder or "
             "--overwrite"
         )
-
-
-def _what_counts(scenario: Scenario) -> dict[str, Any]:
-    """Dotted keys of what a run depends on: all but the engine and the descriptions."""
-    keys = dotted(scenario.content())
-    return {key: value for key, value in keys.items() if not set(key.split(".")) & set(CHANGE_NO_RESULT)}
 
 
 def environment() -> dict[str, Any]:
@@ -283,10 +300,15 @@ def put_in_place(path: Path) -> Iterator[Path]:
     RecordError
         If it cannot be written; the old file stays.
     """
+    part = path.with_name(path.name + PART)
     with writing(path):
-        part = path.with_name(path.name + ".part")
-        yield part
-        part.replace(path)
+        try:
+            yield part
+            part.replace(path)
+        except OSError:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)  # what there is room for on a full disk may be needed for the rest
+            raise
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from fedmac.record import (
     writing,
 )
 from fedmac.scenario import Scenario
+from fedmac.scenario_errors import ScenarioError
 from fedmac.scenario_merge import merge, nest
 from fedmac.session import check_names, plan, summarise, summary_of
 
@@ -96,7 +97,7 @@ class Run:
         """
         from safetensors.torch import load_file
 
-        from fedmac.build import build_data, build_model
+        from fedmac.build_devices import build_data, build_model
 
         if variant not in (None, *self.variants) or not self.variants:
             raise RecordError(f"variant = {variant!r}: not in {self.folder}; accepted: {', '.join(self.variants)}")
@@ -161,23 +162,25 @@ def run(
     Parameters
     ----------
     scenario : path, mapping or Scenario
-        What to run.
+        What to run; with `resume` also a run folder, whose scenario is finished there.
     out : path, optional
         Run folder; a new one, ``runs/NAME`` or ``runs/NAME-2`` and so on, if not given.
-    engine : {"local", "flower"}, optional
+    engine : {"local", "flower", "deployment"}, optional
         Instead of the scenario's own.
     workers : int, optional
         Worker processes; one for each core if neither this nor the scenario says.
     only : iterable of str
         Variants to run; all if empty.
     overwrite, resume : bool
-        What to do with an `out` that holds a run: start anew, or do what is missing.
+        What to do with an `out` that holds a run: start anew, or do what is missing. A run that was cut off in the
+        middle goes on after the last round that has a checkpoint.
     settings : mapping, optional
         Dotted keys to set, ``{"training.learning_rate": 0.1}``.
     progress : Progress, optional
         Shown while it runs; nothing by default.
-    sinks : iterable of {"tensorboard", "mlflow"}
-        Where rounds go beside the run folder; each needs the extra of its name.
+    sinks : iterable of str
+        Where rounds go beside the run folder: ``tensorboard``, ``mlflow``, ``prometheus[=HOST:PORT]``,
+        ``textfile[=FILE]`` (:mod:`fedmac.sinks`).
     report : bool
         Whether to write report.html.
     **overrides
@@ -206,6 +209,7 @@ def run(
         changes = merge(changes, {"engine": {"kind": engine}})
     if workers is not None:
         changes = merge(changes, {"engine": {"workers": workers}})
+    scenario, out = scenario_and_folder(scenario, out, resume=resume)
     checked = Scenario.load(scenario, changes)
     folder = Path(out) if out is not None else _free_folder(checked.name)
     return perform_scenario(
@@ -218,6 +222,33 @@ def run(
         sinks=tuple(sinks),
         report=report,
     )
+
+
+Source = str | Path | Mapping[str, Any] | Scenario
+
+
+def scenario_and_folder(scenario: Source, out: str | Path | None, *, resume: bool) -> tuple[Source, str | Path | None]:
+    """What to run and where: of a run folder to resume, the scenario that is in it and the folder itself.
+
+    Raises
+    ------
+    ScenarioError
+        If it is a folder with a scenario, and not to be resumed or to run elsewhere.
+    NoRunHere
+        If it is to be resumed and is a folder without a run.
+    """
+    if not isinstance(scenario, str | Path) or not Path(scenario).is_dir():
+        return scenario, out
+    folder = Path(scenario)
+    if not resume:
+        if (folder / SCENARIO).is_file():
+            raise ScenarioError(f"{folder}: a run folder; accepted: --resume to finish it, or a scenario file")
+        return scenario, out
+    if not (folder / SCENARIO).is_file():
+        raise NoRunHere(f"{folder}: no {SCENARIO} in it, so no run to resume; accepted: a run folder")
+    if out is not None and Path(out).absolute() != folder.absolute():
+        raise ScenarioError(f"out = {str(out)!r}: {folder} is resumed where it is; accepted: out left out")
+    return folder / SCENARIO, folder
 
 
 def perform_scenario(
@@ -233,12 +264,14 @@ def perform_scenario(
 ) -> Run:
     """Run a validated scenario into `out`; the summary and (with `report`) the page are written however it ends."""
     from fedmac.build import rehearse
+    from fedmac.engines import check_engine
     from fedmac.learn import quiet_flower
     from fedmac.sinks import check_sinks, open_sinks
 
     check_sinks(sinks)
     check_names(scenario, only)
     check_folder(out, scenario, overwrite=overwrite, resume=resume)
+    check_engine(scenario)
     with quiet_flower():
         rehearse(scenario)
         with _alone_in(out):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,13 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fedmac.scenario_air import ChannelSection, ImpairmentsSection, PlanSection, PowerControlSection, check_air
-from fedmac.scenario_errors import ScenarioError, explain, missing, refusal, shown
+from fedmac.scenario_attackers import AttackersSection
+from fedmac.scenario_clock import DevicesSection, FaultsSection, NetworkSection, check_clock, in_joules
+from fedmac.scenario_errors import ScenarioError, below, explain, missing, refusal, shown
 from fedmac.scenario_factors import FACTOR_CODEC_NAMES, check_factors
 from fedmac.scenario_merge import NOT_IN_VARIANTS, STEP_KEYS, hold_in_variant, merge, nest
-from fedmac.scenario_paths import found_from
+from fedmac.scenario_paths import FOLDER_NAME, found_from, is_folder_name
+from fedmac.scenario_privacy import PrivacySection, check_bounds
 from fedmac.scenario_sections import (
     CodecSection,
     Data,
@@ -28,13 +30,15 @@ from fedmac.scenario_sections import (
     UplinkSection,
 )
 from fedmac.scenario_table import Count, Section
+from fedmac.scenario_toml import check_depth, parsed
+from fedmac.scenario_trust import TrustSection
 from strategies.names import SEPARATELY_CODED, STRATEGIES
+from strategies.robust_limits import check_robust
 
-FOLDER_NAME = "a text without slashes or leading dot"
 RUN_FILES = frozenset(
     {
         "scenario.toml", "rounds.jsonl", "summary.json", "environment.json", "model.safetensors", "report.html",
-        "flower.log", "tensorboard", "mlflow.db",
+        "checkpoint.safetensors", "flower.log", "tensorboard", "mlflow.db", "metrics.prom",
     }
 )  # fmt: skip
 """What lies in a run folder beside the variants' folders."""
@@ -62,17 +66,26 @@ class Scenario(Section):
     plan: PlanSection = PlanSection()
     channel: ChannelSection = ChannelSection()
     impairments: ImpairmentsSection = ImpairmentsSection()
+    attackers: AttackersSection = AttackersSection()
+    privacy: PrivacySection = PrivacySection()
+    trust: TrustSection = TrustSection()
     engine: EngineSection = EngineSection()
     evaluation: Evaluation = Evaluation()
+    devices: DevicesSection | None = None
+    network: NetworkSection | None = None
+    faults: FaultsSection | None = None
     variants: list[dict[str, Any]] = Field(default_factory=list, description="each overrides any of the above")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _units_of_its_strategy(cls, given: Any) -> Any:
+        return in_joules(given)
 
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
-        if not _is_folder_name(name):
-            raise ValueError(
-                f"= {shown(name)}: names the run's folder; accepted: a text without slashes or leading dot"
-            )
+        if not is_folder_name(name):
+            raise ValueError(f"= {shown(name)}: names the run's folder; accepted: {FOLDER_NAME}")
         return name
 
     @model_validator(mode="after")
@@ -86,6 +99,9 @@ class Scenario(Section):
         self._trains_as_its_strategy_does()
         check_air(self.channel, self.power_control)
         self._plans_what_it_can()
+        self._withstands_attackers()
+        check_bounds(self)
+        check_clock(self)
         return self
 
     @property
@@ -109,6 +125,21 @@ class Scenario(Section):
         if self.link.packets == "fit" and self.channel.noise_power == 0:
             reason = "channel.noise_power is 0, and any packet fits without noise"
             raise refusal("link.packets", "fit", reason, '"as-coded", "least-error", or a noise_power > 0')
+
+    def _withstands_attackers(self) -> None:
+        section, strategy = self.attackers, self.strategy
+        section.check(self.data.devices, self.uplink.kind, self.training.loss == "cross-entropy")
+        if section.present and STRATEGIES[strategy.name].second_order:
+            reason = f'strategy.name = "{strategy.name}" sends vectors that are no updates'
+            raise refusal("attackers.kind", section.kind, reason, "no attackers, or another strategy")
+        if section.present and section.kind != "label-flip" and self.sends_factors:
+            reason = f'codec.name = "{self.codec.name}" sends factors of a gradient'
+            raise refusal("attackers.kind", section.kind, reason, '"label-flip", or another codec')
+        share = float(strategy.parameters.get("fraction_train", 1.0))
+        try:
+            check_robust(strategy.name, strategy.parameters, max(1, int(self.data.devices * share)))
+        except ValueError as error:
+            raise ValueError(below("strategy", str(error))) from error
 
     def _plans_what_it_can(self) -> None:
         if self.plan.blocks:
@@ -188,7 +219,9 @@ class Scenario(Section):
             message names the key's path, the value and what is accepted.
         """
         content = _read(source)
-        overrides = found_from(None, nest(overrides or {}))
+        overrides = nest(overrides or {})
+        check_depth(overrides, "overrides")
+        overrides = found_from(None, overrides)
         content = merge(found_from(None, content), overrides)
         variants = content.get("variants", [])
         if isinstance(variants, list) and all(isinstance(v, dict) for v in variants):
@@ -238,7 +271,7 @@ class Variant:
 def _variant_name(changes: Mapping[str, Any], where: str, taken: list[str]) -> str:
     """The name of a variant, once it is clear that it can have it and says nothing that it may not."""
     name = changes.get("name")
-    if not isinstance(name, str) or not _is_folder_name(name) or name in RUN_FILES:
+    if not isinstance(name, str) or not is_folder_name(name) or name.casefold() in RUN_FILES:
         given = f"{where}.name = {shown(name)}" if "name" in changes else f"{where}.name: missing"
         raise ScenarioError(f"{given}; accepted: {FOLDER_NAME}, which names its folder")
     if name.casefold() in (other.casefold() for other in taken):
@@ -250,22 +283,18 @@ def _variant_name(changes: Mapping[str, Any], where: str, taken: list[str]) -> s
     return name
 
 
-def _is_folder_name(name: str) -> bool:
-    return bool(name.strip()) and name.isprintable() and not name.startswith(".") and not {"/", "\\"} & set(name)
-
-
 def _read(source: str | Path | Mapping[str, Any] | Scenario) -> dict[str, Any]:
     if isinstance(source, Scenario):
         return source.content()
     if isinstance(source, Mapping):
+        check_depth(source, "scenario")
         return copy.deepcopy(dict(source))
     path = Path(source)
     try:
-        return found_from(path.parent, tomllib.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ScenarioError(f"{path}: no such scenario file; `fedmac new` writes one to start from") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ScenarioError(f"{path}: cannot be read: {reason}; accepted: a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{path}: not valid TOML: {error}") from None
+    return found_from(path.parent, parsed(text, str(path)))

@@ -54,6 +54,9 @@ class PowerControlSection(Section):
     peak_to_average: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = Field(
         None, description="of average-power: peak power over the limit, which is one of the average"
     )
+    norms: Literal["said", "bound"] = Field(
+        "said", description="over the air: those that devices say, or training.clip_norm for every device"
+    )
     combining: Literal["optimised", "zero-forcing", "mrc", "largest-set"] = Field(
         "optimised",
         description="of several receive antennas (channel.antennas); largest-set leaves out who would spoil the mean",

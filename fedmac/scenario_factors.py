@@ -29,6 +29,8 @@ def check_factors(codec: CodecSection, training: TrainingSection, link: LinkSect
     ):
         if value != accepted:
             raise refusal(f"training.{key}", value, sender, str(accepted))
+    if training.clip_norm is not None:
+        raise refusal("training.clip_norm", training.clip_norm, sender, "clip_norm left out, or another codec")
     if codec.error_feedback is not None:
         reason = f"what {codec.name} leaves of an update has no factors"
         raise refusal("codec.error_feedback", codec.error_feedback, reason, "error_feedback left out, or another codec")

@@ -23,6 +23,12 @@ def dotted(content: Any, path: str = "") -> dict[str, Any]:
     return {key: value for part, inner in parts.items() for key, value in dotted(inner, part).items()}
 
 
+def what_counts(scenario: Scenario) -> dict[str, Any]:
+    """Dotted keys of what a run depends on: all but the engine and the descriptions."""
+    keys = dotted(scenario.content())
+    return {key: value for key, value in keys.items() if not set(key.split(".")) & set(CHANGE_NO_RESULT)}
+
+
 def differences(there: Scenario, here: Scenario, ignoring: Iterable[str] = ()) -> list[str]:
     """What differs between two scenarios, ``data.devices: 4 there, 5 here`` for each key.
 

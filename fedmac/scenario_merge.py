@@ -32,6 +32,8 @@ SELECTORS: dict[str, dict[str, frozenset[str]]] = {
         "fading": frozenset({"k_factor_db", "correlation", "profile", "delay_spread_ns"}),
         "path_loss": frozenset({"exponent", "reference_loss_db", "shadowing_db"}),
     },
+    "attackers": {"kind": frozenset({"factor"})},
+    "network": {"link": frozenset({"up_mbps", "down_mbps", "latency_ms", "server_mbps"})},
     "impairments": dict.fromkeys(("timing_error_ns", "frequency_offset_hz", "availability"), frozenset()),
 }
 """Keys that choose what others mean, with the others: these are let go when the choice changes."""
@@ -78,6 +80,7 @@ ENDING_CHOICES: dict[tuple[str, str], tuple[tuple[str | float, ...], frozenset[s
 """Choices that leave no meaning even to keys which all the other choices share."""
 
 RIVALS: dict[str, tuple[frozenset[str], ...]] = {
+    "attackers": (frozenset({"count", "devices"}),),
     "channel": (frozenset({"snr_db", "tx_power_dbm"}), frozenset({"bandwidth_mhz", "prbs"})),
     "power_control": (frozenset({"power", "energy_per_round"}),),
     "training": (frozenset({"local_epochs", "local_batches"}),),
@@ -88,7 +91,9 @@ RIVALS: dict[str, tuple[frozenset[str], ...]] = {
 POWER_LIMITS = {table: RIVALS[table][0] for table in ("channel", "power_control")}
 """Keys of two tables that set the same limit: setting it in one table lets go of it in the other."""
 
-STEP_KEYS = ("learning_rate", "warm_up", "local_steps", "local_epochs", "local_batches", "batch_size", "momentum")
+STEP_KEYS = (
+    "learning_rate", "warm_up", "local_steps", "local_epochs", "local_batches", "batch_size", "momentum", "clip_norm",
+)  # fmt: skip
 """Keys of the training table about a device's own steps, which second-order strategies do not take."""
 
 

@@ -1,13 +1,33 @@
-"""Files that a scenario names: looked for beside it, then in the working directory."""
+"""What a scenario names outside itself: files to read, folders to write, and code to import."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from fedmac.scenario_errors import ScenarioError, shown
+
+if TYPE_CHECKING:
+    from fedmac.scenario import Scenario
 
 FILE_KEYS = (("channel", "trace"), ("plan", "pilot"))
-"""Tables and keys whose value is a file."""
+"""Tables and keys whose value is a file that is read: looked for beside the scenario, then in the working directory.
+
+No key is a path that is written to: a run writes into its folder, and into folders in it that variants name.
+"""
+
+ALLOW_IMPORTS = "FEDMAC_ALLOW_IMPORTS"
+"""Environment variable of Flower's processes: 1 where a scenario may name code to import."""
+
+FOLDER_NAME = (
+    'a text without slashes and : * ? " < > |, with no dot or space at an end, of at most 100 bytes, that no system '
+    "reserves"
+)
+"""What may name a folder, in words."""
+
+_LONGEST_NAME = 100  # most file systems hold 255 bytes a name; files get endings behind it
 
 
 def found_from(folder: Path | None, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,3 +59,35 @@ def _in_full(name: str, folder: Path | None) -> str:
         if name and (place / name).is_file():
             return str((place / name).absolute())
     return name
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a name that a scenario gives can be that of a folder, on any system, and of one in the run's folder."""
+    if not name.isprintable() or not 0 < len(name.encode(errors="surrogatepass")) <= _LONGEST_NAME:
+        return False
+    if name != name.strip() or name.startswith(".") or name.endswith(".") or set(name) & set('/\\:*?"<>|'):
+        return False
+    return not PureWindowsPath(name).is_reserved()
+
+
+def refuse_imports(scenario: Scenario) -> None:
+    """Refuse a scenario that names code to import, in a process of Flower's where that is not allowed.
+
+    ``model.name = "package.module:factory"`` is the only such key. In this process's own runs the scenario is the
+    user's; the apps of a deployment are sent theirs.
+
+    Raises
+    ------
+    ScenarioError
+        If there is such a name and ``FEDMAC_ALLOW_IMPORTS`` is not 1.
+    """
+    said = os.environ.get(ALLOW_IMPORTS, "0")
+    if said not in ("0", "1"):
+        raise ScenarioError(f"{ALLOW_IMPORTS} = {said!r}: accepted: 0, 1")
+    for variant in scenario.resolve() if said == "0" else ():
+        if ":" in (name := variant.scenario.model.name):
+            raise ScenarioError(
+                f"model.name = {shown(name)}: imports code, which this process allows no scenario that it is sent; "
+                "accepted: a model that `fedmac list models` shows; or server and devices started with "
+                f"--allow-imports (by hand: {ALLOW_IMPORTS}=1 in the environment of SuperLink and SuperNodes)"
+            )

@@ -72,6 +72,7 @@ class TrainingSection(Section):
         0, description="rounds over which the learning rate rises to its value, in equal steps"
     )
     l2: NonNegative = Field(0.0, description="weight of (l2/2) ||w||^2 in the objective")
+    clip_norm: Positive | None = Field(None, description="devices scale updates of a larger norm down to this")
     dtype: Literal["float32", "float64"] = "float32"
     device: str = Field("auto", description="auto, cpu or cuda")
     threads: Count = Field(1, description="threads of one device's computation")
@@ -240,14 +241,23 @@ class LinkSection(OpenSection):
 class EngineSection(Section):
     """Where the devices run."""
 
-    kind: Literal["local", "flower"] = "local"
+    kind: Literal["local", "flower", "deployment"] = "local"
     workers: Count | None = Field(None, description="worker processes (default: one for each core)")
     ray_address: str | None = Field(None, description="of a running Ray cluster, for the flower engine")
+    superlink: str | None = Field(
+        None, description="of the deployment engine: its server's folder, host:port, or http://host:port without TLS"
+    )
     memory_mb: Count = Field(100, description="of the local engine, for updates held until all norms are known")
+    checkpoint_every: Annotated[int, Field(ge=0)] = Field(
+        1, description="rounds from one checkpoint to the next, from which `fedmac run --resume` goes on; 0 for none"
+    )
+    nodes_timeout_s: Positive = Field(60.0, description="seconds to wait until as many nodes as devices are connected")
+    round_timeout_s: Positive = Field(3600.0, description="seconds to wait for the replies of an exchange")
 
     @model_validator(mode="after")
-    def _cluster_is_flowers(self) -> EngineSection:
-        belongs(self, {"ray_address": ("kind", ("flower",))})
+    def _cluster_and_superlink_have_their_engine(self) -> EngineSection:
+        belongs(self, {"ray_address": ("kind", ("flower",)), "superlink": ("kind", ("deployment",))})
+        needs(self, "kind", {"deployment": "superlink"})
         return self
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
+from fedmac.scenario_toml import parsed
 
 
 def scenario_from_text(text: str, overrides: str = "") -> Scenario:
@@ -21,7 +22,7 @@ def scenario_from_text(text: str, overrides: str = "") -> Scenario:
     """
     changes = parse_settings(part for part in overrides.replace("\n", ";").split(";") if part.strip())
     if "\n" in text:
-        return Scenario.load(tomllib.loads(text), changes)
+        return Scenario.load(parsed(text, "scenario"), changes)
     path = Path(text)
     if not path.is_absolute():
         places = [*map(Path, sys.path), Path(), Path(__file__).resolve().parent.parent]
@@ -46,6 +47,6 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
             raise ScenarioError(f"--set {setting!r}: accepted: key=value, for example training.learning_rate=0.1")
         try:
             changes[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             changes[key.strip()] = value.strip()
     return changes

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedmac.build import build_workplace
-from fedmac.record import prepare
+from fedmac.build_devices import build_workplace
+from fedmac.logs import log_as_environment_says, log_round
+from fedmac.record import SCENARIO, NoRunHere, prepare
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
+from fedmac.scenario_paths import refuse_imports
 from fedmac.scenario_text import scenario_from_text
 from fedmac.session import perform, plan, summarise
-
-NODES_TIMEOUT = 60.0
-"""Seconds to wait until as many nodes are connected as the scenario has devices."""
 
 app = ServerApp()
 
@@ -28,17 +28,20 @@ def main(grid: Grid, context: Context) -> None:
     The ``fedmac`` command prepares the folder and says so with ``prepared``; by hand (``flwr run .``) the folder is
     made here, ``runs/NAME`` under the SuperLink's working directory if ``out`` is empty.
     """
+    log_as_environment_says()
     run = context.run_config
     scenario = scenario_from_text(str(run["scenario"]), str(run.get("overrides", "")))
+    refuse_imports(scenario)
     out = Path(str(run.get("out") or f"runs/{scenario.name}")).absolute()
     if not run.get("prepared", False):
-        prepare(out, scenario, overwrite=False, resume=(out / "scenario.toml").exists())
+        prepare(out, scenario, overwrite=False, resume=(out / SCENARIO).exists())
+    check_shared(out)
     only = [name for name in str(run.get("only", "")).split(",") if name]
     jobs = plan(scenario, out, only)
     for job in jobs:
         if not job.done:
             wait_for_nodes(grid, job.variant.scenario)
-            perform(job, grid, build_workplace(job.variant.scenario, job.seed), lambda _: None)
+            perform(job, grid, build_workplace(job.variant.scenario, job.seed), log_round)
     if not run.get("prepared", False):
         from fedmac.report import write_report
 
@@ -46,20 +49,36 @@ def main(grid: Grid, context: Context) -> None:
         write_report(out)
 
 
-def wait_for_nodes(grid: Grid, scenario: Scenario, timeout: float = NODES_TIMEOUT) -> None:
+def check_shared(out: Path) -> None:
+    """Refuse to run where the command's run folder is not to be seen.
+
+    Raises
+    ------
+    NoRunHere
+        If the folder that the command has prepared is not there: the ServerApp runs on another machine, in another
+        container, or with a /tmp of its own.
+    """
+    if not (out / SCENARIO).is_file():
+        raise NoRunHere(
+            f"{out}: the run folder is not to be seen where the SuperLink runs ({platform.node()}); accepted: `fedmac "
+            "run` on the SuperLink's machine (in its container), with --out below a folder that both see"
+        )
+
+
+def wait_for_nodes(grid: Grid, scenario: Scenario, timeout: float | None = None) -> None:
     """Wait until each device of the scenario has its node.
 
     Raises
     ------
     ScenarioError
-        If there are not exactly as many nodes as devices within `timeout` seconds.
+        If there are not exactly as many nodes as devices within `timeout` seconds (``engine.nodes_timeout_s``).
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + (scenario.engine.nodes_timeout_s if timeout is None else timeout)
     wanted = scenario.data.devices
     while (there := len(list(grid.get_node_ids()))) != wanted:
         if time.monotonic() > deadline:
             raise ScenarioError(
                 f"data.devices = {wanted}, but {there} SuperNodes are connected; accepted: one for each device "
-                f'(flwr run . --federation-config "num-supernodes={wanted}")'
+                f'(flwr run . --federation-config "num-supernodes={wanted}", or `fedmac deploy device` for each)'
             )
         time.sleep(0.5)

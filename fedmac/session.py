@@ -11,6 +11,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from clients.app import Workplace
+from fedmac.checkpoint import CheckpointFile, rounds_to_keep
 from fedmac.learn import learn
 from fedmac.record import ROUNDS, SUMMARY, RoundRecord, RunFolder, folder_of, read_rounds, summary_row, write_json
 from fedmac.scenario import Scenario, Variant
@@ -19,11 +20,12 @@ from fedmac.scenario_errors import ScenarioError
 
 @dataclass(frozen=True)
 class Job:
-    """One variant under one seed, and the folder its rounds go to."""
+    """One variant under one seed, the folder its rounds go to, and after which of them it goes on."""
 
     variant: Variant
     seed: int
     folder: RunFolder
+    after: int = 0
 
     @property
     def done(self) -> bool:
@@ -53,14 +55,17 @@ def plan(scenario: Scenario, out: Path, only: Iterable[str] = ()) -> list[Job]:
     for variant in scenario.resolve():
         if variant.name in wanted:
             folder = RunFolder(folder_of(scenario, out, variant.name), variant)
-            folder.drop_unfinished()
-            first = variant.scenario.seed
-            jobs += [Job(variant, seed, folder) for seed in range(first, first + variant.scenario.seeds)]
+            seeds = range(variant.scenario.seed, variant.scenario.seed + variant.scenario.seeds)
+            keep = rounds_to_keep(folder, seeds, folder.read_rounds())
+            folder.drop_unfinished(keep)
+            jobs += [Job(variant, seed, folder, keep.get(seed, 0)) for seed in seeds]
     return jobs
 
 
 def perform(job: Job, grid: Grid, workplace: Workplace, on_round: Callable[[RoundRecord], None]) -> None:
-    """Run a job on a grid: a line of the record for each round, then the model.
+    """Run a job on a grid: a line of the record and a checkpoint for each round, then the model.
+
+    If there is a checkpoint it goes on from there.
 
     Raises
     ------
@@ -69,15 +74,23 @@ def perform(job: Job, grid: Grid, workplace: Workplace, on_round: Callable[[Roun
         none was even asked, as no packet fits what the link carries, that is the result.
     """
     senders, failures = 0, []
+    file = CheckpointFile(job.folder, job.seed)
 
-    def note(record: RoundRecord) -> None:
+    def count(record: RoundRecord) -> None:
         nonlocal senders
         senders += record.get("participants", 0)
         failures.extend(record.get("failures", [])[-1:])
+
+    def note(record: RoundRecord) -> None:
+        count(record)
         job.folder.append(record)
         on_round(record)
 
-    model = learn(job.variant, job.seed, grid, workplace, note)
+    past = file.load()
+    for record in job.folder.read_rounds() if past is not None else ():
+        if record["seed"] == job.seed:
+            count(record)
+    model = learn(job.variant, job.seed, grid, workplace, note, past, file.save)
     if failures and senders == 0:
         from fedmac.engines.superlink import EngineError  # engines build on sessions
 
@@ -87,6 +100,7 @@ def perform(job: Job, grid: Grid, workplace: Workplace, on_round: Callable[[Roun
             f"device {last['device']} in the last: {last['reason']}"
         )
     job.folder.save_model(job.seed, model)
+    file.remove()
 
 
 def check_names(scenario: Scenario, only: Iterable[str]) -> list[str]:

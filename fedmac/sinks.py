@@ -1,41 +1,68 @@
-"""Optional sinks: rounds to TensorBoard or MLflow beside the run folder."""
+"""Optional sinks: rounds to TensorBoard, MLflow or Prometheus beside the run folder."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fedmac.logs import log_event, log_round
+from fedmac.metrics_sinks import check_prometheus, check_textfile, prometheus, textfile
 from fedmac.scenario_errors import ScenarioError
 
 Sink = Callable[[dict[str, Any]], None]
+"""Takes each round's record."""
 
 SINKS = {
     "tensorboard": "TensorBoard event files in the run folder (extra 'tensorboard')",
     "mlflow": "MLflow runs at MLFLOW_TRACKING_URI, or in the run folder (extra 'mlflow')",
+    "prometheus": "Metrics that Prometheus asks for, at 127.0.0.1:9464 or prometheus=HOST:PORT (extra 'metrics')",
+    "textfile": "Metrics for node_exporter, in metrics.prom or textfile=FILE, after each round (extra 'metrics')",
 }
 """Sinks by name, with a line for `fedmac list`."""
 
+EXTRAS = {
+    "tensorboard": ("tensorboard", "tensorboard"),
+    "mlflow": ("mlflow", "mlflow"),
+    "prometheus": ("metrics", "prometheus_client"),
+    "textfile": ("metrics", "prometheus_client"),
+}
+"""FedMAC's extra that a sink needs, and the package that it imports."""
 
-def check_sinks(names: Iterable[str]) -> None:
+
+def check_sinks(sinks: Iterable[str]) -> None:
     """Refuse sinks that cannot be opened, before anything runs.
 
     Raises
     ------
     ScenarioError
-        If a sink is unknown or its extra is not installed.
+        If a sink is unknown, its extra is not installed, or it cannot write where it is told to.
     """
-    for name in names:
+    for sink in sinks:
+        name, where = _parsed(sink)
         if name not in SINKS:
-            raise ScenarioError(f"sink = {name!r}: unknown; accepted: {', '.join(SINKS)}")
-        if not _installed(name):
+            raise ScenarioError(f"sink = {sink!r}: unknown; accepted: {', '.join(SINKS)}")
+        extra, package = EXTRAS[name]
+        if not _installed(package):
             raise ScenarioError(
-                f"sink = {name!r}: not installed; accepted: FedMAC's extra of that name, "
-                f"in its repository: pip install -e '.[{name}]'"
+                f"sink = {sink!r}: not installed; accepted: FedMAC's extra {extra!r}, "
+                f"in its repository: pip install -e '.[{extra}]'"
             )
+        if name == "prometheus":
+            check_prometheus(where)
+        elif name == "textfile":
+            check_textfile(where)
+        elif where is not None:
+            raise ScenarioError(f"sink = {sink!r}: accepted: {name}; only prometheus and textfile are told where")
+
+
+def _parsed(sink: str) -> tuple[str, str | None]:
+    """Name of a sink, and where it writes if that is said: ``name=where``."""
+    name, told, where = sink.partition("=")
+    return name, where if told else None
 
 
 def _installed(package: str) -> bool:
@@ -43,25 +70,32 @@ def _installed(package: str) -> bool:
 
 
 @contextmanager
-def open_sinks(names: Iterable[str], out: Path) -> Iterator[Sink]:
-    """A function that sends a round's record to every named sink, until the context ends.
+def open_sinks(sinks: Iterable[str], out: Path) -> Iterator[Sink]:
+    """A function that sends a round's record to the log and to every named sink, until the context ends.
 
     Parameters
     ----------
-    names : iterable of str
-        Sinks, as :func:`check_sinks` accepts them.
+    sinks : iterable of str
+        As :func:`check_sinks` accepts them.
     out : Path
         The run folder, which is there already.
     """
-    openers = {"tensorboard": _tensorboard, "mlflow": _mlflow}
     with ExitStack() as stack:
-        sinks = [stack.enter_context(openers[name](out)) for name in names]
+        opened = [stack.enter_context(_opened(*_parsed(sink), out)) for sink in sinks]
+        log_event("run_started", f"the run in {out} begins", {"folder": str(out)})
 
         def send(record: dict[str, Any]) -> None:
-            for sink in sinks:
+            log_round(record)
+            for sink in opened:
                 sink(record)
 
         yield send
+        log_event("run_finished", f"the run in {out} is done", {"folder": str(out)})
+
+
+def _opened(name: str, where: str | None, out: Path) -> AbstractContextManager[Sink]:
+    told = {"prometheus": prometheus, "textfile": textfile}
+    return told[name](out, where) if name in told else {"tensorboard": _tensorboard, "mlflow": _mlflow}[name](out)
 
 
 def figures(record: dict[str, Any]) -> dict[str, float]:

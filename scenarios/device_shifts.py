@@ -31,7 +31,7 @@ import fedmac
 from channel.codes import RandomLinearCode
 from channel.randomness import key, torch_generator
 from clients.data import FederatedData
-from fedmac.build import build_data
+from fedmac.build_devices import build_data
 from fedmac.studies.compare.statistics import Contrast, Estimate, estimate, paired
 
 TASK = Path(__file__).with_name("planning.toml")

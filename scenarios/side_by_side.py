@@ -19,7 +19,8 @@ from torch.nn.functional import cross_entropy, one_hot
 from channel.codes import Code
 from channel.uplinks import MeanUplink, symbol_scale
 from clients.data import Split
-from fedmac.build import build_data, build_uplink
+from fedmac.build import build_uplink
+from fedmac.build_devices import build_data
 from fedmac.scenario import Scenario
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from numpy.typing import NDArray
+from torch import Tensor
 
-from channel.codes import Code
 from channel.layout import Layout
 from channel.ledger import Ledger
+from channel.memory import restore_into, state_of
 from channel.order import (
     ANEW,
     BLOCKS_KEY,
@@ -26,18 +26,17 @@ from channel.order import (
     ORDER_KEY,
     RECEPTION_KEY,
     SCALARS_KEY,
-    TRANSMISSION_KEY,
     PacketOrder,
     TransmitOrder,
 )
-from channel.uplinks import DigitalUplink, Experience, MeanUplink, Reception, Uplink, symbol_scale
+from channel.uplinks import DigitalUplink, Experience, MeanUplink, Reception, Uplink
 from strategies.air_messages import (
     energy_share,
+    failure_of,
     goes_over_the_air,
     kind_of,
-    metrics_in,
     model_of,
-    reason_of,
+    scalars_of,
     weighted_metrics,
 )
 from strategies.air_record import (
@@ -51,22 +50,30 @@ from strategies.air_record import (
     packet_record,
     round_of,
 )
-from strategies.cohort import (
-    BadPayload,
-    CohortGrid,
-    Failure,
-    Gathered,
-    MessageCohort,
+from strategies.believed_weights import cap_replies, capped_metrics
+from strategies.cohort import CohortGrid, Gathered
+from strategies.device_states import KeepsDeviceStates, plain_record, record_of
+from strategies.gathering import Wanted, gathered_blocks
+from strategies.node_wait import NodeWait
+from strategies.packets import SentPacket, decode_packets, dense_layers, read_packets, reply_with_update
+from strategies.quarantine import Quarantine
+from strategies.received import (
+    LARGEST_NORM,
     Metrics,
-    check_scalars,
-    read_seconds,
-    read_symbols,
+    largest_norm,
+    read_metrics,
     read_weight,
+    said_of_transmission,
 )
-from strategies.packets import decode_packets, read_packets, reply_with_update
+from strategies.refusal import LOST, NO_REPLY, BadPayload, Failure
+from strategies.replies import matched
+from strategies.trust import DECODED, Trust
+from strategies.wire import Wire
 
 UNREACHABLE = "unreachable"
 """Why a device is not asked that no order gets to."""
+
+NOT_FINITE = "the model would not be finite: the update received is left out"
 
 QUERY_TIMEOUT = 60.0
 """Seconds to wait for nodes to say which device they are."""
@@ -91,6 +98,9 @@ class AirGrid(Grid):
         Metric that holds a device's aggregation weight.
     on_exchange : callable, optional
         Called with the record (a JSON-ready dict) of each exchange.
+    trust : Trust, optional
+        How far devices are believed. Whatever they send, :meth:`send_and_receive` raises nothing: what cannot be used
+        is left out of the sum, told by device, and counted by :attr:`quarantine`.
 
     Attributes
     ----------
@@ -98,6 +108,12 @@ class AirGrid(Grid):
         What the exchanges have cost so far.
     wall_train, wall_uplink : float
         Seconds that this process has waited for devices, and worked on the uplink.
+    wire : Wire
+        Bytes of arrays that messages to and from devices held, where they are messages.
+    quarantine : Quarantine
+        Who has sent what nobody can use, and who is not asked for it.
+    wait : NodeWait
+        How long whoever asks for nodes may wait for them.
     """
 
     def __init__(
@@ -108,18 +124,23 @@ class AirGrid(Grid):
         seed: int = 0,
         weighted_by_key: str = "num-examples",
         on_exchange: Callable[[Record], None] | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self.grid = grid
         self.uplink = uplink
         self.seed = seed
         self.weighted_by_key = weighted_by_key
         self.on_exchange = on_exchange
+        self.trust = trust or Trust()
+        self.quarantine = Quarantine(self.trust)
         self.ledger = Ledger(1)
         self.exchanges = 0
         self.wall_train = 0.0
         self.wall_uplink = 0.0
+        self.wire = Wire()
         self._device_of: dict[int, int] = {}
         self._ordered: set[int] = set()
+        self.wait = NodeWait()
         self._experience = Experience()
         self._not_asked: dict[int, str] = {}
 
@@ -171,6 +192,36 @@ class AirGrid(Grid):
 
     # What the air adds.
 
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs between two rounds, with the states of devices that live in this process."""
+        devices = self.grid.device_states() if isinstance(self.grid, KeepsDeviceStates) else None
+        return {
+            "exchanges": self.exchanges,
+            "ledger": self.ledger.state(),
+            "wall": [self.wall_train, self.wall_uplink],
+            "wire": [self.wire.down, self.wire.up],
+            "experience": self._experience.state(),
+            "quarantine": self.quarantine.state(),
+            "uplink": state_of(self.uplink),
+            "ordered": sorted(self._ordered),
+            "devices": None if devices is None else [[n, plain_record(devices[n])] for n in sorted(devices)],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> bool:
+        """Go on from a :meth:`state`; says whether devices do so too, else their next orders are their first."""
+        self.exchanges = state["exchanges"]
+        self.ledger.restore(state["ledger"])
+        self.wall_train, self.wall_uplink = state["wall"]
+        self.wire = Wire(*state["wire"])
+        self._experience.restore(state["experience"])
+        self.quarantine.restore(state["quarantine"])
+        restore_into(self.uplink, state["uplink"])
+        if state["devices"] is None or not isinstance(self.grid, KeepsDeviceStates):
+            return False
+        self.grid.restore_device_states({number: record_of(plain) for number, plain in state["devices"]})
+        self._ordered = set(state["ordered"])
+        return True
+
     def get_node_ids(self) -> list[int]:
         """Connected nodes in the order of their device numbers.
 
@@ -181,21 +232,21 @@ class AirGrid(Grid):
         strangers = [node for node in nodes if node not in self._device_of]
         if strangers:
             self._meet(strangers)
+        self.wait.look(len(nodes), {self._device_of[node] for node in nodes})
         return sorted(nodes, key=lambda node: self._device_of[node])
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and return what arrives: over the air at most one merged reply; the record names who failed."""
         messages = list(messages)
-        if not messages or not goes_over_the_air(messages[0]):
-            replies = list(self.grid.send_and_receive(messages, timeout=timeout))
-            if messages and kind_of(messages[0]) == MessageType.QUERY:
-                self._report_scalars(messages, replies)
-            return replies
+        if not messages:
+            return []
         self.get_node_ids()
+        if not goes_over_the_air(messages[0]):
+            return self._exchange_scalars(messages, timeout)
         self.exchanges += 1
         reachable = self._reachable(messages)
         if not reachable:
-            nobody = [Failure(device, UNREACHABLE) for device in self._not_asked]
+            nobody = [Failure(device, reason) for device, reason in self._not_asked.items()]
             return self._unheard(messages, nobody) if BLOCKS_KEY in messages[0].content.config_records else []
         messages = reachable
         if isinstance(self.uplink, DigitalUplink):
@@ -215,11 +266,14 @@ class AirGrid(Grid):
             )
         message_to = {self._device_of[m.metadata.dst_node_id]: m for m in messages}
         arrays = model_of(messages[0])
-        size, able = Layout.of_arrays(arrays).size, np.array(sorted(message_to))
+        layout, able = Layout.of_arrays(arrays), np.array(sorted(message_to))
+        size = layout.size
         plan = uplink.plan(self._experience, able, self._total(), size, self.exchanges, self.seed)
         asked = {device: message for device, message in message_to.items() if device not in plan.not_asked}
         start = time.perf_counter()
-        packets, failures = read_packets(self._ask(list(asked.values()), plan.order, timeout), self.weighted_by_key)
+        answers = self._ask(list(asked.values()), plan.order, timeout)
+        packets, failures = read_packets(answers, self.weighted_by_key, plan.order, layout)
+        failures += self._without_too_long(packets)
         self.wall_train += time.perf_counter() - start
         start = time.perf_counter()
         record: Record = {"participants": len(packets), "devices": [p.device for p in packets], "heard": False}
@@ -232,15 +286,17 @@ class AirGrid(Grid):
             bits = [p.packet.bits for p in packets]
             sent = uplink.deliver(devices, self._total(), bits, self.exchanges, self.seed, self._experience)
             came = [packet for packet, arrived in zip(packets, sent.arrived, strict=True) if arrived]
-            failures += [Failure(p.device, why) for p, why in zip(packets, sent.reasons, strict=True) if why]
-            decoded = decode_packets(came, plan.order, size)
+            failures += [Failure(p.device, why, LOST) for p, why in zip(packets, sent.reasons, strict=True) if why]
+            most = self.trust.longest({p.device: p.norm for p in packets}) * DECODED
+            decoded = decode_packets(came, plan.order, size, min(largest_norm(layout), most), dense_layers(layout))
             failures += decoded.failures
             acknowledged = {*decoded.updates, *decoded.refused}
             name = next(iter(messages[0].content.array_records))
             good = [packet for packet in came if packet.device in decoded.updates]
+            metrics = capped_metrics([(p.metrics, p.weight) for p in good], self.weighted_by_key, self.trust)
             replies = [
-                reply_with_update(message_to[p.device], name, arrays, decoded.updates[p.device], p.metrics)
-                for p in good
+                reply_with_update(message_to[p.device], name, arrays, decoded.updates[p.device], own)
+                for p, own in zip(good, metrics, strict=True)
             ]
             for packet, blocks in zip(packets, sent.record["attempts"], strict=True):
                 if blocks:
@@ -249,6 +305,7 @@ class AirGrid(Grid):
             record |= sent.record | packet_record(packets, good, sent.cost, decoded.suspected_wraps)
         self._experience.acknowledge(plan.order.seed, asked, acknowledged)
         self.wall_uplink += time.perf_counter() - start
+        self._judge(round, answers, failures)
         record |= {"exchange": self.exchanges, "round": round, "failures": failures_of(failures)}
         self._not_asked |= plan.not_asked
         record["not_asked"] = not_asked_of(self._not_asked)
@@ -267,16 +324,22 @@ class AirGrid(Grid):
         in_place = messages[0].metadata.message_type == MessageType.TRAIN and code.linear and not code.error_feedback
         if in_place and isinstance(self.grid, CohortGrid):
             gathered = self.grid.train_cohort(messages, self.weighted_by_key, uplink.needs_updates)
+            if gathered.cohort is not None and self.trust.largest_weight_share < 1:
+                gathered.cohort.weights = self.trust.capped(gathered.cohort.weights)
         else:
-            (gathered,) = self._gather(messages, order, {None: layout.size}, timeout)
+            (gathered,) = self._gather(messages, order, {None: layout.size}, timeout, largest_norm(layout))
         self.wall_train += time.perf_counter() - start
         (reception,) = receptions = self._hear(uplink, [gathered], energy_share(messages[0]))
+        learnt = None if reception is None or reception.update is None else _added(layout, arrays, reception.update)
+        if reception is not None and reception.update is not None and learnt is None:
+            said = [*reception.record.get("warnings", []), NOT_FINITE]
+            told = reception.record | {"heard": False, "warnings": said}
+            receptions = [replace(reception, update=None, record=told)]
         self._report(messages[0], gathered, receptions)
-        if reception is None or reception.update is None:
+        if reception is None or learnt is None:
             return []
-        mean = layout.flatten(arrays).astype(np.float64) + reception.update.numpy()
         name = next(iter(messages[0].content.array_records))
-        arrays = arrays | layout.unflatten(mean)
+        arrays = arrays | learnt
         return [self._merged_reply(messages[0], name, arrays, gathered, {name: reception})]
 
     def _exchange_vectors(self, uplink: MeanUplink, messages: list[Message], timeout: float | None) -> list[Message]:
@@ -304,8 +367,11 @@ class AirGrid(Grid):
         """The messages whose devices can be reached in this exchange; what there is to tell if there are none."""
         lost = self.uplink.channel.unreachable(self.exchanges, self._total(), self.seed)
         device_of = [self._device_of[message.metadata.dst_node_id] for message in messages]
-        self._not_asked = {device: UNREACHABLE for device in sorted(device_of) if lost[device]}
-        kept = [message for message, device in zip(messages, device_of, strict=True) if not lost[device]]
+        round = round_of(messages[0], self.exchanges)
+        out = {device: self.quarantine.out(device, round) for device in sorted(device_of)}
+        reasons = {device: reason or (UNREACHABLE if lost[device] else None) for device, reason in out.items()}
+        self._not_asked = {device: reason for device, reason in reasons.items() if reason is not None}
+        kept = [m for m, device in zip(messages, device_of, strict=True) if device not in self._not_asked]
         if not kept:
             self._report(messages[0], Gathered(None, []), [])
         return kept
@@ -326,45 +392,40 @@ class AirGrid(Grid):
         queries = [Message(question, node, MessageType.TRAIN) for node in strangers]
         replies = self.grid.send_and_receive(queries, timeout=QUERY_TIMEOUT)
         node_of = {m.metadata.message_id: m.metadata.dst_node_id for m in queries}
-        for reply in replies:
-            if reply.has_content() and TRANSMISSION_KEY in reply.content.config_records:
-                device = int(reply.content.config_records[TRANSMISSION_KEY]["device"])  # type: ignore[arg-type]
-                if device >= 0 and device not in self._device_of.values():
-                    self._device_of[node_of[reply.metadata.reply_to_message_id]] = device
+        for asked, reply in matched(queries, replies).of.items():
+            device = said_of_transmission(reply).get("device") if reply.has_content() else None
+            if self.trust.believes_number(device) and device not in self._device_of.values():
+                self._device_of[node_of[asked]] = int(str(device))
         taken = set(self._device_of.values())
         free = (number for number in range(len(taken) + len(strangers)) if number not in taken)
         for node in sorted(set(strangers) - set(self._device_of)):
             self._device_of[node] = next(free)
 
     def _gather(
-        self, messages: list[Message], order: TransmitOrder, sizes: Mapping[str | None, int], timeout: float | None
+        self,
+        messages: list[Message],
+        order: TransmitOrder,
+        sizes: Mapping[str | None, int],
+        timeout: float | None,
+        longest: float = LARGEST_NORM,
     ) -> list[Gathered]:
-        """Ask the devices by message, and check what each sends: of each block, those whose reply is good as a whole.
+        """Ask the devices by message, and check what each sends."""
+        wanted = Wanted(order, sizes, scalars_of(messages[0]), self.weighted_by_key, longest)
+        answers = self._ask(messages, order, timeout)
+        gathered = gathered_blocks(answers, wanted, self.trust, self._total())
+        self._judge(round_of(messages[0], self.exchanges), answers, gathered[0].failures)
+        return gathered
 
-        `sizes` are the lengths of the blocks by name; an update has no name.
-        """
-        code = order.build_code()
-        failures: list[Failure] = []
-        senders: list[_Sender] = []
-        scalars = {name: int(str(n)) for name, n in messages[0].content.config_records.get(SCALARS_KEY, {}).items()}
-        for device, reply in self._ask(messages, order, timeout):
-            if reply is None or reply.has_error():
-                failures.append(Failure(device, reason_of(reply)))
-            else:
-                try:
-                    blocks = [read_symbols(reply, code.uses(size), size, name) for name, size in sizes.items()]
-                    metrics = metrics_in(reply)
-                    check_scalars(metrics, scalars)
-                    weight = read_weight(metrics, self.weighted_by_key)
-                except BadPayload as bad:
-                    failures.append(Failure(device, str(bad)))
-                else:
-                    senders.append(_Sender(device, blocks, weight, metrics, read_seconds(reply)))
-        metrics_of, seconds = [s.metrics for s in senders], [s.seconds for s in senders]
-        return [
-            Gathered(self._cohort(senders, block, size, code), metrics_of, failures, seconds)
-            for block, size in enumerate(sizes.values())
-        ]
+    def _without_too_long(self, packets: list[SentPacket]) -> list[Failure]:
+        """Take out packets of updates that are too long to be believed; what they fail for."""
+        too_long = self.trust.too_long({packet.device: packet.norm for packet in packets})
+        packets[:] = [packet for packet in packets if packet.device not in too_long]
+        return [Failure(device, reason, "norm") for device, reason in too_long.items()]
+
+    def _judge(self, round: int, answers: Sequence[tuple[int, Message | None]], failures: Sequence[Failure]) -> None:
+        """Count what was bad of an exchange's answers."""
+        answered = sum(reply is not None and reply.has_content() for _, reply in answers)
+        self.quarantine.note(round, answered, failures)
 
     def _ask(
         self, messages: list[Message], order: TransmitOrder | PacketOrder, timeout: float | None
@@ -375,25 +436,23 @@ class AirGrid(Grid):
             device = self._device_of[message.metadata.dst_node_id]
             own = ConfigRecord({**common, **order.own(device), ANEW: device not in self._ordered})
             message.content = RecordDict({**message.content, ORDER_KEY: own})  # models stay shared
-        replies = list(self.grid.send_and_receive(messages, timeout=timeout))
-        asked = {m.metadata.message_id: self._device_of[m.metadata.dst_node_id] for m in messages}
-        answered = {asked[r.metadata.reply_to_message_id]: r for r in replies}
+        answered = self._answers(messages, timeout)
         self._ordered.update(device for device, reply in answered.items() if reply.has_content())
-        return [(device, answered.get(device)) for device in sorted(asked.values())]
+        asked = [self._device_of[message.metadata.dst_node_id] for message in messages]
+        return [(device, answered.get(device)) for device in sorted(asked)]
 
-    def _cohort(self, senders: Sequence[_Sender], block: int, size: int, code: Code) -> MessageCohort | None:
-        if not senders:
-            return None
-        weights = np.array([s.weight for s in senders])
-        return MessageCohort(
-            devices=np.array([s.device for s in senders]),
-            weights=weights / weights.sum(),
-            norms=np.array([s.blocks[block][1] for s in senders]),
-            size=size,
-            total=self._total(),
-            blocks=torch.from_numpy(np.stack([s.blocks[block][0] for s in senders])),
-            scale=symbol_scale(code, size),
-        )
+    def _answers(self, messages: list[Message], timeout: float | None) -> dict[int, Message]:
+        """The replies to messages by device; what belongs to none of them is counted."""
+        replies = list(self.grid.send_and_receive(messages, timeout=timeout))
+        if not isinstance(self.grid, CohortGrid):
+            self.wire.count(messages, replies)
+        found = matched(messages, replies)
+        self.quarantine.note_strays(found.strays)
+        device_of = {m.metadata.message_id: self._device_of[m.metadata.dst_node_id] for m in messages}
+        return {device_of[asked]: reply for asked, reply in found.of.items()}
+
+    def _device(self, message: Message) -> int:
+        return self._device_of[message.metadata.dst_node_id]
 
     def _total(self) -> int:
         return max(self._device_of.values(), default=-1) + 1
@@ -431,21 +490,48 @@ class AirGrid(Grid):
             if (device := self._device_of[message.metadata.dst_node_id]) in reasons
         ]
 
-    def _report_scalars(self, messages: Sequence[Message], replies: Iterable[Message]) -> None:
-        """Charge what devices answered on the control channel, and tell the observer."""
-        self.get_node_ids()
-        device_of = {m.metadata.message_id: self._device_of[m.metadata.dst_node_id] for m in messages}
-        answers = {device_of[r.metadata.reply_to_message_id]: r for r in replies}
+    def _exchange_scalars(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        """Messages whose replies take the control channel: those that are of use, and errors in place of the others."""
         round = round_of(messages[0], self.exchanges)
-        devices = [device for device in sorted(answers) if answers[device].has_content()]
+        out = {m.metadata.dst_node_id: self.quarantine.out(self._device(m), round) for m in messages}
+        asked = [message for message in messages if out[message.metadata.dst_node_id] is None]
+        answers = self._answers(asked, timeout) if asked else {}
+        good: dict[int, tuple[Message, Metrics]] = {}
+        failures: list[Failure] = []
+        for message in messages:
+            device, reason = self._device(message), out[message.metadata.dst_node_id]
+            reply = answers.get(device)
+            if reason is not None:
+                failures.append(Failure(device, reason))
+            elif reply is None or reply.has_error():
+                failures.append(failure_of(device, reply))
+            else:
+                try:
+                    good[device] = (reply, self._read_scalars(message, reply))
+                except BadPayload as bad:
+                    failures.append(Failure(device, str(bad), bad.kind))
+        cap_replies(good.values(), self.weighted_by_key, self.trust)
+        self._judge(round, [(device, reply) for device, reply in answers.items()], failures)
+        if kind_of(messages[0]) == MessageType.QUERY:
+            self._report_scalars(round, {device: reply for device, (reply, _) in good.items()}, failures)
+        silent = {failure.device for failure in failures if failure.kind == NO_REPLY}
+        errors = self._unheard(messages, [failure for failure in failures if failure.device not in silent])
+        return [reply for reply, _ in good.values()] + errors
+
+    def _read_scalars(self, message: Message, reply: Message) -> Metrics:
+        """The metrics of a reply on the control channel, as far as it is known what they must be; else none."""
+        if SCALARS_KEY not in message.content.config_records and kind_of(message) != MessageType.EVALUATE:
+            return {}
+        metrics = read_metrics(reply, scalars_of(message))
+        read_weight(metrics, self.weighted_by_key)
+        return metrics
+
+    def _report_scalars(self, round: int, answers: Mapping[int, Message], failures: Sequence[Failure]) -> None:
+        """Charge what devices answered on the control channel, and tell the observer."""
+        devices = sorted(answers)
         cost = cost_of_scalars([answers[device] for device in devices])
         self.ledger.grow(self._total())
         self.ledger.charge(round, devices, cost)
-        failures = [
-            Failure(device, reason_of(answers.get(device)))
-            for device in sorted(device_of.values())
-            if device not in devices
-        ]
         self._tell({"round": round, "failures": failures_of(failures), "control_bits": cost.bits})
 
     def _report(
@@ -469,15 +555,11 @@ class AirGrid(Grid):
 
     def _tell(self, record: Record, **more: float) -> None:
         if self.on_exchange is not None:
-            self.on_exchange(record | self.ledger.totals() | more)
+            self.on_exchange(record | self.quarantine.figures() | self.ledger.totals() | self.wire.figures() | more)
 
 
-@dataclass(frozen=True)
-class _Sender:
-    """A device whose reply is good: its symbols and norm of each block, and what it says of itself."""
-
-    device: int
-    blocks: list[tuple[NDArray[np.floating], float]]
-    weight: float
-    metrics: Metrics
-    seconds: float | None
+def _added(layout: Layout, arrays: Mapping[str, NDArray[Any]], update: Tensor) -> dict[str, NDArray[Any]] | None:
+    """The model plus an update; None if that is more than its numbers can hold."""
+    with np.errstate(over="ignore"):
+        learnt = layout.unflatten(layout.flatten(arrays).astype(np.float64) + update.numpy())
+    return dict(learnt) if all(np.isfinite(array).all() for array in learnt.values()) else None

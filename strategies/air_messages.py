@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ from flwr.app import ConfigRecord, Message, MessageType
 from numpy.typing import NDArray
 
 from channel.order import BLOCKS_KEY, ORDER_KEY, SCALARS_KEY
-from strategies.cohort import Metrics
+from strategies.received import Metrics
+from strategies.refusal import ERROR, NO_REPLY, Failure, said
 
 ENERGY_SHARE = "energy-share"
 """Key of a training message's configuration: what its exchange may use of the energy granted to one (default 1)."""
@@ -34,6 +36,11 @@ def energy_share(message: Message) -> float:
     return float(str(config_of(message).get(ENERGY_SHARE, 1.0)))
 
 
+def scalars_of(message: Message) -> dict[str, int]:
+    """The metrics that a reply to a message must hold, and how many numbers each."""
+    return {name: int(str(count)) for name, count in message.content.config_records.get(SCALARS_KEY, {}).items()}
+
+
 def scalars_in(reply: Message) -> int:
     """How many numbers a reply's metrics hold."""
     return sum(int(np.size(value)) for record in reply.content.metric_records.values() for value in record.values())
@@ -43,7 +50,12 @@ def reason_of(reply: Message | None) -> str:
     """Why a device that was asked is not heard: its error, or that there is no reply."""
     if reply is None:
         return "no reply in time"
-    return reply.error.reason or f"error code {reply.error.code}"
+    return said(reply.error.reason or "") or f"error code {reply.error.code}"
+
+
+def failure_of(device: int, reply: Message | None) -> Failure:
+    """Of a device whose reply is an error, or is not there."""
+    return Failure(device, reason_of(reply), NO_REPLY if reply is None else ERROR)
 
 
 def model_of(message: Message) -> dict[str, NDArray[Any]]:
@@ -70,22 +82,28 @@ def config_of(message: Message) -> ConfigRecord:
     )
 
 
-def metrics_in(reply: Message) -> Metrics:
-    """What a device says in numbers; empty if nothing."""
-    return dict(next(iter(reply.content.metric_records.values()), {}))
+def metrics_of_most(metrics: Sequence[Metrics]) -> dict[str, tuple[int, ...]]:
+    """Names of the metrics that more than half of the devices report in one form, with its shape, in a fixed order.
+
+    A list of one number is a number. What one device writes otherwise than the others must not cost them the mean.
+    """
+    forms: dict[str, Counter[tuple[int, ...]]] = {}
+    for own in metrics:
+        for name, value in own.items():
+            forms.setdefault(name, Counter())[as_numbers(value).shape] += 1
+    most = {name: counts.most_common(1)[0] for name, counts in forms.items()}
+    return {name: shape for name, (shape, count) in most.items() if 2 * count > len(metrics)}
 
 
 def weighted_metrics(metrics: Sequence[Metrics], weights: NDArray[np.float64]) -> dict[str, Any]:
-    """Weighted mean of each metric that every device reports (numbers, and lists of one length).
-
-    A list of one number is a number: what one device writes otherwise than the others must not cost them the mean.
-    """
-    shared = [key for key in metrics[0] if all(key in m for m in metrics)] if metrics else []
+    """Weighted mean of each metric that most devices report, over those who report it as most do."""
     means: dict[str, Any] = {}
-    for name in shared:
-        values = [as_numbers(m[name]) for m in metrics]
-        if len({v.shape for v in values}) == 1:
-            means[name] = np.tensordot(weights, np.stack(values), axes=1).tolist()
+    for name, shape in metrics_of_most(metrics).items():
+        read = [as_numbers(own[name]) if name in own else None for own in metrics]
+        alike = np.array([value is not None and value.shape == shape for value in read])
+        values = np.stack([value for value in read if value is not None and value.shape == shape])
+        shares = weights if alike.all() else weights[alike] / weights[alike].sum()
+        means[name] = np.tensordot(shares, values, axes=1).tolist()
     return means
 
 

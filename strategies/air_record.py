@@ -12,8 +12,10 @@ from flwr.app import Message
 from channel.ledger import Cost
 from channel.uplinks import Reception
 from strategies.air_messages import SCALAR_BITS, config_of, scalars_in, weighted_metrics
-from strategies.cohort import Failure, Gathered, read_seconds
+from strategies.cohort import Gathered
 from strategies.packets import SentPacket
+from strategies.received import read_seconds
+from strategies.refusal import Failure
 
 Record = dict[str, Any]
 """JSON-ready figures by name; see docs/record.md."""
@@ -47,6 +49,7 @@ def exchange_record(gathered: Gathered, heard: Sequence[Reception], names: Seque
         "energies": np.sum([reception.cost.energy for reception in heard], axis=0).tolist(),
         "train_s_mean": float(np.mean(seconds)) if seconds else None,
         "train_s_max": max(seconds, default=None),
+        **_energy_of_computing(gathered.joules),
     }
     if names:
         return record | {"blocks": {name: one.record for name, one in zip(names, heard, strict=True)}}
@@ -92,6 +95,7 @@ def packet_record(
         "silent": sorted({packet.device for packet in sent} - {packet.device for packet in decoded}),
         "train_s_mean": float(np.mean(seconds)) if seconds else None,
         "train_s_max": max(seconds, default=None),
+        **_energy_of_computing([packet.joules for packet in sent]),
     }
     if decoded:
         heard = np.array([packet.weight for packet in decoded])
@@ -99,6 +103,12 @@ def packet_record(
     if suspected_wraps:
         record["suspected_wraps"] = sum(suspected_wraps.values())
     return record
+
+
+def _energy_of_computing(joules: Sequence[float | None]) -> Record:
+    """Mean and most of what senders estimate that their computing took; nothing where none of them does."""
+    said = [value for value in joules if value is not None]
+    return {"train_j_mean": float(np.mean(said)), "train_j_max": max(said)} if said else {}
 
 
 def cost_of_packets(cost: Cost, sent: Sequence[SentPacket]) -> Cost:
@@ -118,8 +128,8 @@ def cost_of_scalars(answers: Sequence[Message]) -> Cost:
 
 
 def failures_of(failures: Sequence[Failure]) -> list[Record]:
-    """Devices that were asked and did not send, and why."""
-    return [{"device": failure.device, "reason": failure.reason} for failure in failures]
+    """Devices that were asked and did not send, why, and of which kind that is."""
+    return [{"device": failure.device, "reason": failure.reason, "kind": failure.kind} for failure in failures]
 
 
 def not_asked_of(reasons: Mapping[int, str]) -> list[Record]:

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from flwr.app import ConfigRecord, Message
+from flwr.app import Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import Tensor
 
 from channel.codes import Code
-from channel.order import SYMBOLS_KEY, TRANSMISSION_KEY
+from channel.codes.symbol_scale import symbol_scale
+from channel.order import SYMBOLS_KEY
 from channel.uplinks import Cohort
+from strategies.received import (
+    LARGEST_NORM,
+    Metrics,
+    check_finite,
+    read_array,
+    read_norm,
+    read_weight,
+    said_of_transmission,
+)
+from strategies.refusal import BadPayload, Failure, shown
 
-LARGEST_NORM = 1e100
-"""Largest norm of an update that is believed: power control squares it."""
+__all__ = [
+    "BadPayload",
+    "Cohort",
+    "CohortGrid",
+    "Failure",
+    "Gathered",
+    "MessageCohort",
+    "Metrics",
+    "read_symbols",
+    "read_weight",
+]
 
-Metrics = Mapping[str, int | float | list[int] | list[float]]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A device that was asked and did not send, and why."""
-
-    device: int
-    reason: str
+ROUNDING = 1e-3
+"""Of the energy of symbols in single precision, relative: thousands of additions at 6e-8 each."""
 
 
 @dataclass
@@ -46,12 +57,15 @@ class Gathered:
         The others.
     seconds : list of float or None
         How long each sender computed, in the cohort's order; None where it does not say.
+    joules : list of float or None
+        What that took by each sender's own estimate; empty where nobody is asked.
     """
 
     cohort: Cohort | None
     metrics: list[Metrics]
     failures: list[Failure] = field(default_factory=list)
     seconds: list[float | None] = field(default_factory=list)
+    joules: list[float | None] = field(default_factory=list)
 
 
 class CohortGrid(Grid):
@@ -98,89 +112,47 @@ class MessageCohort:
         return self.blocks
 
 
-class BadPayload(ValueError):
-    """A reply that cannot be added to the sum; the message says why."""
-
-
 def read_symbols(
-    message: Message, uses: int, size: int, block: str | None = None
+    message: Message, code: Code, size: int, block: str | None = None, largest_norm: float = LARGEST_NORM
 ) -> tuple[NDArray[np.floating], float]:
-    """Symbols and norm from a device's reply, checked before they may touch the sum; of one of its vectors by name.
+    r"""Symbols and norm from a device's reply, checked before they may touch the sum; of one of its vectors by name.
+
+    Symbols are :math:`s = \sqrt n A x / \|x\|`, so that :math:`\|s\|^2 \le n \|A\|^2`
+    (:meth:`channel.codes.Code.largest_energy_ratio`): what is beyond has more power than any update, and than the
+    device's amplifier would radiate.
+
+    Parameters
+    ----------
+    message : Message
+        The reply.
+    code : Code
+        What the symbols are of.
+    size : int
+        Entries of the update, or of the vector.
+    block : str, optional
+        Name of the vector; an update has none.
+    largest_norm : float
+        That is believed.
 
     Raises
     ------
     BadPayload
-        If a record is missing or has the wrong type or size, or a value is not finite.
+        If a record is missing or has the wrong type or size, a value is not finite, or there is too much power.
     """
-    arrays = message.content.array_records
-    transmission = message.content.config_records.get(TRANSMISSION_KEY)
+    arrays, transmission = message.content.array_records, said_of_transmission(message)
     name, prefix = (SYMBOLS_KEY, "") if block is None else (block, f"{block}.")
-    if transmission is None or SYMBOLS_KEY not in arrays or name not in arrays[SYMBOLS_KEY]:
-        raise BadPayload("the reply carries no symbols: does the device's ClientApp use the mod clients.transmit?")
-    try:
-        symbols = arrays[SYMBOLS_KEY][name].numpy()
-    except Exception as error:  # whatever NumPy makes of bytes that a device made up
-        raise BadPayload(f"the symbols cannot be read: {type(error).__name__}: {error}") from error
-    if symbols.dtype not in (np.float32, np.float64):
-        raise BadPayload(f"symbols have dtype {symbols.dtype.str}, expected float32 or float64")
-    if symbols.shape != (uses,) or transmission.get(f"{prefix}size") != size:
+    if not transmission or SYMBOLS_KEY not in arrays or name not in arrays[SYMBOLS_KEY]:
         raise BadPayload(
-            f"symbols of shape {symbols.shape} for an update of {transmission.get(f'{prefix}size')!r} entries, "
-            f"expected shape ({uses},) for {size}"
+            "the reply carries no symbols: does the device's ClientApp use the mod clients.transmit?", "missing"
         )
-    if not np.isfinite(symbols).all():
-        raise BadPayload(f"{int((~np.isfinite(symbols)).sum())} of {uses} symbols are not finite")
-    return symbols, _read_norm(transmission.get(f"{prefix}norm"))
-
-
-def _read_norm(norm: object) -> float:
-    if not isinstance(norm, int | float) or not 0 <= norm <= LARGEST_NORM:
-        raise BadPayload(f"the update's norm is {norm!r}, expected a finite number >= 0, at most {LARGEST_NORM:g}")
-    return float(norm)
-
-
-def read_norm(message: Message) -> float:
-    """The norm that a device says its update has.
-
-    Raises
-    ------
-    BadPayload
-        If it says none that can be believed.
-    """
-    return _read_norm(message.content.config_records.get(TRANSMISSION_KEY, ConfigRecord()).get("norm"))
-
-
-def read_seconds(message: Message) -> float | None:
-    """How long a device says it has computed (s); None if it says nothing that can be believed."""
-    seconds = message.content.config_records.get(TRANSMISSION_KEY, ConfigRecord()).get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else None
-
-
-def check_scalars(metrics: Metrics, wanted: Mapping[str, int]) -> None:
-    """See that metrics hold the numbers asked for, so many of each; infinity is one, NaN is none.
-
-    Raises
-    ------
-    BadPayload
-        Naming the first that they do not.
-    """
-    for name, count in wanted.items():
-        values = np.asarray(metrics.get(name, []), dtype=np.float64)
-        if values.size != count or np.isnan(values).any():
-            raise BadPayload(f"metric {name!r} is {metrics.get(name)!r}, expected numbers: {count}")
-
-
-def read_weight(metrics: Metrics, key: str) -> float:
-    """A device's aggregation weight from its metrics.
-
-    Raises
-    ------
-    BadPayload
-        If it is missing, not a number, or not positive and finite.
-    """
-    value = metrics.get(key)
-    if not isinstance(value, int | float):
-        raise BadPayload(f"metric {key!r}, the aggregation weight, is {value!r}, expected a number")
-    if not math.isfinite(value) or value <= 0:
-        raise BadPayload(f"metric {key!r}, the aggregation weight, is {value}, expected a positive number")
-    return float(value)
+    if (said := transmission.get(f"{prefix}size")) != size:
+        raise BadPayload(f"symbols for an update of {shown(said)} entries, expected {size}", "shape")
+    symbols = read_array(arrays[SYMBOLS_KEY][name], "the symbols", (code.uses(size),), (np.float32, np.float64))
+    check_finite(symbols, "symbols")
+    norm = read_norm(transmission, f"{prefix}norm", largest_norm)
+    most = symbol_scale(code, size) ** 2 * code.largest_energy_ratio(size)
+    with np.errstate(over="ignore"):
+        energy = float(np.square(symbols, dtype=np.float64).sum())
+    if energy > most * (1 + ROUNDING):
+        raise BadPayload(f"symbols of an energy of {energy:.4g}, expected at most {most:.4g}", "power")
+    return symbols, norm

@@ -197,6 +197,16 @@ class _Run(Iterations):
         super().__init__(name, exchange, w)
         self.local, self.gradient_tolerance, self.pull = local, gradient_tolerance, pull
 
+    def state(self) -> dict[str, Any]:
+        """And where the pull goes, if there is one."""
+        return super().state() | ({} if self.pull is None else {"zeta": self.pull.zeta, "y": self.pull.y})
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`strategies.iterations.Iterations.restore`."""
+        super().restore(state)
+        if self.pull is not None:
+            self.pull.zeta, self.pull.y = state["zeta"], state["y"].copy()
+
     def attempt(self, iteration: int, nodes: frozenset[int]) -> Figures | None:
         """One iteration; its figures, or None if there is nothing left to gain."""
         look = self.look_unless_diverged(nodes)

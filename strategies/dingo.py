@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -200,6 +200,15 @@ class _Run(Iterations):
         self.strategy = strategy
         self.point = _Point()
         self.failed = 0
+
+    def state(self) -> dict[str, Any]:
+        """And what is known of the iterate, and how many searches failed."""
+        return super().state() | {"point": vars(self.point).copy(), "failed": self.failed}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`strategies.iterations.Iterations.restore`."""
+        super().restore(state)
+        self.point, self.failed = _Point(**state["point"]), state["failed"]
 
     def attempt(self, iteration: int, nodes: frozenset[int]) -> Figures | None:
         """One iteration; its figures, or None if there is nothing left to gain."""

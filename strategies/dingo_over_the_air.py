@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -161,6 +163,17 @@ class CertifiedIterations(Iterations):
         self.moved = 0.0  # step by which the devices' own copies lag behind
         self.snr = 0.0  # as last heard: equal shares until anything is
         self.frame: Frame | None = None
+
+    def state(self) -> dict[str, Any]:
+        """And damping, objective, step and SNR as they are after an iteration; its subspace is of that iteration."""
+        remembered = {"damping": self.damping, "objective": self.objective, "moved": self.moved, "snr": self.snr}
+        return super().state() | remembered
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`strategies.iterations.Iterations.restore`."""
+        super().restore(state)
+        self.damping, self.objective = state["damping"], state["objective"]
+        self.moved, self.snr = state["moved"], state["snr"]
 
     def attempt(self, iteration: int, nodes: frozenset[int]) -> Figures | None:
         """One iteration; its figures, or None if there is nothing left to gain."""

@@ -130,6 +130,15 @@ class _Run(Iterations):
         self.moved: float | None = None  # step by which the devices' own copy lags behind
         self.failed = 0
 
+    def state(self) -> dict[str, Any]:
+        """And by how much the devices lag behind, and how many searches failed."""
+        return super().state() | {"moved": self.moved, "failed": self.failed}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`strategies.iterations.Iterations.restore`."""
+        super().restore(state)
+        self.moved, self.failed = state["moved"], state["failed"]
+
     def attempt(self, iteration: int, nodes: frozenset[int]) -> Figures | None:
         """One iteration; its figures, or None if there is nothing left to gain."""
         strategy, dtype = self.strategy, self.w.dtype

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from strategies.air_grid import AirGrid
-from strategies.mean_exchange import MeanExchange, Means, Vector
+from strategies.mean_exchange import MeanExchange, Means, Traffic, Vector
 
 Figures = dict[str, Any]
 """What an iteration tells: JSON-ready values by name."""
@@ -71,6 +71,8 @@ class Iterations(ABC):
         Who takes part in the iteration; after it, whose copy of the iterate is up to date.
     communication_rounds, rounds_before : int
         Broadcasts and reductions so far, and before the iteration; each is one round, however much it carries.
+    stopped : bool
+        Whether an iteration said that it was the last.
     """
 
     def __init__(self, name: str, exchange: MeanExchange, w: Vector) -> None:
@@ -80,6 +82,7 @@ class Iterations(ABC):
         self.nodes: frozenset[int] = frozenset()
         self.communication_rounds = 0
         self.rounds_before = 0
+        self.stopped = False
 
     @abstractmethod
     def attempt(self, iteration: int, nodes: frozenset[int]) -> Figures | None:
@@ -97,9 +100,30 @@ class Iterations(ABC):
         self.rounds_before = self.communication_rounds
         while True:
             try:
-                return self.attempt(iteration, nodes)
+                figures = self.attempt(iteration, nodes)
             except Vanished as vanished:
                 nodes = vanished.nodes
+            else:
+                self.stopped = figures is None or "stopped" in figures
+                return figures
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs after an iteration; a subclass adds what it remembers itself."""
+        return {
+            "w": self.w,
+            "nodes": sorted(self.nodes),
+            "communication_rounds": self.communication_rounds,
+            "traffic": vars(self.exchange.traffic).copy(),
+            "stopped": self.stopped,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state` of the same iterations; without the devices' own copies no ``nodes`` are kept."""
+        self.w = state["w"].copy()
+        self.nodes = frozenset(state["nodes"])
+        self.communication_rounds = state["communication_rounds"]
+        self.exchange.traffic = Traffic(**state["traffic"])
+        self.stopped = state["stopped"]
 
     def look(
         self,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -41,14 +42,29 @@ class IterativeStrategy(Strategy):
     ----------
     on_iteration : callable or None
         Called with each iteration's figures; see docs/record.md.
+    before_iteration : callable or None
+        Called before each iteration; it may wait for nodes.
+    run : Iterations or None
+        The run in progress; None before :meth:`start`.
     """
 
     weighted_by_key = WEIGHT_KEY
     on_iteration: Callable[[Figures], None] | None = None
+    before_iteration: Callable[[], None] | None = None
+    run: Iterations | None = None
+    _past: tuple[int, Mapping[str, Any]] | None = None
 
     @abstractmethod
     def begin(self, exchange: MeanExchange, w: Vector) -> Iterations:
         """A run from the initial model `w`, of shape (d,). Called once by :meth:`start`."""
+
+    def state(self) -> dict[str, Any]:
+        """What the run in progress remembers after a round; see :meth:`go_on_from`."""
+        return {} if self.run is None else self.run.state()
+
+    def go_on_from(self, round: int, state: Mapping[str, Any]) -> None:
+        """Let :meth:`start` begin after this round of another run, whose :meth:`state` was taken then."""
+        self._past = (round, state)
 
     def start(
         self,
@@ -67,8 +83,12 @@ class IterativeStrategy(Strategy):
         model = {name: array.numpy() for name, array in initial_arrays.items()}
         layout = Layout.of_arrays(model)
         exchange = MeanExchange(grid, layout.size, train_config or ConfigRecord(), timeout)
-        run = self.begin(exchange, layout.flatten(model))
+        run = self.run = self.begin(exchange, layout.flatten(model))
         result = Result()
+        first = 0
+        if self._past is not None:
+            first, state = self._past
+            run.restore(state)
 
         def note(round: int) -> None:
             arrays = {name: Array(np.ascontiguousarray(a)) for name, a in layout.unflatten(run.w).items()}
@@ -77,16 +97,18 @@ class IterativeStrategy(Strategy):
             if metrics is not None:
                 result.evaluate_metrics_serverapp[round] = metrics
 
-        note(0)
-        for iteration in range(num_rounds):
-            figures = run.iterate(iteration)
-            if figures is None:
+        if first == 0:
+            note(0)
+        for iteration in range(first, num_rounds):
+            if run.stopped:
+                break
+            if self.before_iteration is not None:
+                self.before_iteration()
+            if (figures := run.iterate(iteration)) is None:
                 break
             if self.on_iteration is not None:
                 self.on_iteration(figures)
             note(iteration + 1)
-            if "stopped" in figures:
-                break
         return result
 
     def configure_train(

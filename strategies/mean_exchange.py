@@ -13,8 +13,10 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from channel.order import BLOCKS_KEY, RECEPTION_KEY, SCALARS_KEY
-from strategies.air_messages import metrics_in, reason_of, weighted_metrics
-from strategies.cohort import BadPayload, Metrics, check_scalars, read_weight
+from strategies.air_messages import reason_of, weighted_metrics
+from strategies.received import Metrics, check_finite, read_array, read_metrics, read_weight
+from strategies.refusal import BadPayload
+from strategies.replies import matched
 
 Vector = NDArray[np.floating]
 
@@ -147,7 +149,8 @@ class MeanExchange:
         if len(replies) == 1 and replies[0].has_content() and RECEPTION_KEY in replies[0].content.config_records:
             return _received(replies[0])
         node_of = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
-        return _mean({node_of[r.metadata.reply_to_message_id]: r for r in replies}, len(nodes), sizes, scalars)
+        answers = {node_of[asked]: reply for asked, reply in matched(messages, replies).of.items()}
+        return _mean(answers, len(nodes), sizes, scalars)
 
     def _count(
         self, sizes: Mapping[str, int], scalars: int, vectors: Mapping[str, Vector], config: Mapping[str, Any]
@@ -218,9 +221,8 @@ def _read(reply: Message, sizes: Mapping[str, int], scalars: Mapping[str, int]) 
     """What a device answers, checked before it may touch the mean; BadPayload says what is wrong with it."""
     if reply.has_error():
         raise BadPayload(reason_of(reply))
-    metrics = metrics_in(reply)
+    metrics = read_metrics(reply, scalars, finite=bool(scalars))
     weight = read_weight(metrics, WEIGHT_KEY)
-    check_scalars(metrics, scalars)
     arrays = next(iter(reply.content.array_records.values()), ArrayRecord())
     if set(arrays) != set(sizes):
         raise BadPayload(f"the reply holds the vectors {sorted(arrays)}, expected {sorted(sizes)}")
@@ -228,14 +230,6 @@ def _read(reply: Message, sizes: Mapping[str, int], scalars: Mapping[str, int]) 
 
 
 def _read_vector(name: str, array: Array, size: int) -> Vector:
-    try:
-        vector = array.numpy().reshape(-1)
-    except Exception as error:  # whatever NumPy makes of bytes that a device made up
-        raise BadPayload(f"vector {name!r} cannot be read: {type(error).__name__}: {error}") from error
-    if vector.dtype not in (np.float32, np.float64):
-        raise BadPayload(f"vector {name!r} has dtype {vector.dtype.str}, expected float32 or float64")
-    if vector.size != size:
-        raise BadPayload(f"vector {name!r} has {vector.size} entries, expected {size}")
-    if not np.isfinite(vector).all():
-        raise BadPayload(f"{int((~np.isfinite(vector)).sum())} of {size} entries of vector {name!r} are not finite")
+    vector = read_array(array, f"entries of vector {name!r}", (size,), (np.float32, np.float64), flat=True)
+    check_finite(vector, f"entries of vector {name!r}")
     return vector

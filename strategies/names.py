@@ -27,6 +27,8 @@ class StrategyName:
         train: ``training.learning_rate`` and its like are not used.
     noise_safe : bool
         Of second-order ones: whether it is there for links with noise.
+    on_clock : bool
+        Whether it is a system of a server and its workers, which runs on a simulated clock or in real time.
     """
 
     path: str
@@ -34,6 +36,7 @@ class StrategyName:
     individual: bool = False
     second_order: bool = False
     noise_safe: bool = False
+    on_clock: bool = False
 
     def load(self) -> type[Any]:
         """The class."""
@@ -73,11 +76,27 @@ STRATEGIES: dict[str, StrategyName] = {
     "synchronous-sgd": StrategyName(
         "strategies.synchronous_sgd:SynchronousSgd", "a step against the mean mini-batch gradient", second_order=True
     ),
+    "synchronous": StrategyName(
+        "strategies.systems.synchronous:Synchronous",
+        "server that waits for its workers' updates, or for all but some",
+        on_clock=True,
+    ),
+    "asynchronous": StrategyName(
+        "strategies.systems.asynchronous:Asynchronous", "server that moves with every update", on_clock=True
+    ),
+    "stale-synchronous": StrategyName(
+        "strategies.systems.stale_synchronous:StaleSynchronous",
+        "asynchronous, but nobody runs far ahead of the slowest",
+        on_clock=True,
+    ),
+    "fedbuff": StrategyName(
+        "strategies.systems.fedbuff:FedBuff", "asynchronous, moves after every so many updates", on_clock=True
+    ),
     "fedmedian": StrategyName(f"{_FLOWER}:FedMedian", "coordinate-wise median", True),
     "fedtrimmedavg": StrategyName(f"{_FLOWER}:FedTrimmedAvg", "trimmed mean", True),
-    "krum": StrategyName(f"{_FLOWER}:Krum", "the update nearest to its neighbours", True),
-    "multikrum": StrategyName(f"{_FLOWER}:MultiKrum", "mean of the updates nearest to their neighbours", True),
-    "bulyan": StrategyName(f"{_FLOWER}:Bulyan", "Krum, then trimmed mean", True),
+    "krum": StrategyName("strategies.krum:Krum", "the update nearest to its neighbours", True),
+    "multikrum": StrategyName("strategies.krum:MultiKrum", "mean of the updates nearest to their neighbours", True),
+    "bulyan": StrategyName("strategies.krum:Bulyan", "Krum, then trimmed mean", True),
     "qfedavg": StrategyName(
         f"{_FLOWER}:QFedAvg", "fair reweighting by loss; client_learning_rate is that of training if left out", True
     ),
@@ -94,6 +113,7 @@ SET_BY_FEDMAC = frozenset(
     {
         "self", "min_train_nodes", "min_evaluate_nodes", "min_available_nodes", "weighted_by_key", "arrayrecord_key",
         "configrecord_key", "train_metrics_aggr_fn", "evaluate_metrics_aggr_fn", "on_iteration",
+        "devices",
     }
 )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,6 +14,12 @@ from channel.codecs.codec import Codec
 from channel.codecs.dithered import DitheredQuantizer
 from channel.codecs.nested import NestedDitheredQuantizer
 from channel.codecs.packet import Packet, PacketError
+
+NO_SIDE_INFORMATION = "no side information: no packet of the first group was decoded"
+"""Why a packet of the second group is lost that is as it should be."""
+
+Refuse = Callable[[Tensor], str | None]
+"""Why an update is not to be believed, or None if it is."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,14 @@ class DecodedRound:
     suspected_wraps : mapping of int to int
         Entries that may have wrapped, by device of the second group; see
         :meth:`~channel.codecs.nested.NestedDitheredQuantizer.decode_and_count`.
+    refused : mapping of int to str
+        Devices whose packets were decoded and not believed, and why.
     """
 
     updates: Mapping[int, Tensor]
     lost: Mapping[int, str]
     suspected_wraps: Mapping[int, int]
+    refused: Mapping[int, str] = field(default_factory=dict)
 
 
 def codecs_of_groups(
@@ -65,7 +74,12 @@ def last_of_first_group(devices: Iterable[int]) -> int:
 
 
 def decode_in_order(
-    packets: Mapping[int, Packet | bytes], codec_of: Callable[[int], Codec], seeds: Mapping[int, int], *, size: int
+    packets: Mapping[int, Packet | bytes],
+    codec_of: Callable[[int], Codec],
+    seeds: Mapping[int, int],
+    *,
+    size: int,
+    refuse: Refuse | None = None,
 ) -> DecodedRound:
     """Decode a round: plain packets, then nested ones, each by device id, the running mean as side information.
 
@@ -82,6 +96,8 @@ def decode_in_order(
         Under which each device encoded.
     size : int
         d, the entries that an update has: a packet of another size counts as damaged.
+    refuse : callable, optional
+        Says of each update as it is decoded whether it is to be left out, of the side information as well.
 
     Raises
     ------
@@ -95,24 +111,31 @@ def decode_in_order(
     updates: dict[int, Tensor] = {}
     lost: dict[int, str] = {}
     suspected: dict[int, int] = {}
+    refused: dict[int, str] = {}
     mean = torch.zeros(size, dtype=torch.float64)
     for device in sorted(packets, key=lambda d: (isinstance(codecs[d], NestedDitheredQuantizer), d)):
         codec, packet, seed = codecs[device], packets[device], seeds[device]
         try:
             _check_size(codec.header(packet).size, size)
             if not isinstance(codec, NestedDitheredQuantizer):
-                updates[device] = codec.decode(packet, seed=seed)
+                update = codec.decode(packet, seed=seed)
             elif updates:
-                updates[device], suspected[device] = codec.decode_and_count(packet, seed=seed, side_information=mean)
+                update, wraps = codec.decode_and_count(packet, seed=seed, side_information=mean)
             else:
-                lost[device] = "no side information: no packet of the first group was decoded"
+                lost[device] = NO_SIDE_INFORMATION
                 continue
         except PacketError as error:
             lost[device] = str(error)
             continue
+        if refuse is not None and (reason := refuse(update)) is not None:
+            refused[device] = reason
+            continue
+        updates[device] = update
+        if isinstance(codec, NestedDitheredQuantizer):
+            suspected[device] = wraps
         count = len(updates)
-        mean.mul_((count - 1) / count).add_(updates[device].double() / count)  # divided first: cannot overflow
-    return DecodedRound(updates, lost, suspected)
+        mean.mul_((count - 1) / count).add_(update.double() / count)  # divided first: cannot overflow
+    return DecodedRound(updates, lost, suspected, refused)
 
 
 def _check_size(sent: int, size: int) -> None:

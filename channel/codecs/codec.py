@@ -211,7 +211,15 @@ class Codec(ABC):
 
 
 def in_units(restored: Tensor, header: Header) -> Tensor:
-    """Back in the update's units and dtype; what would overflow there becomes its largest number."""
+    """Back in the update's units and dtype; what would overflow there becomes its largest number.
+
+    Raises
+    ------
+    PacketError
+        If an entry is no number: scales that no encoder makes overflow in the middle of decoding.
+    """
+    if bool(torch.isnan(restored).any()):
+        raise PacketError("values so large that they overflow: made by another codec")
     largest = torch.finfo(header.dtype).max
     wide = restored.double() if header.dtype == torch.float64 else restored
     return _times_power_of_two(wide, header.exponent).clamp_(-largest, largest).to(header.dtype)

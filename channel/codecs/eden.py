@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy  # its parts load when first used
 import torch
-from scipy.special import ndtr
 from torch import Tensor
 
 from channel.codecs.codec import Codec, Restored
@@ -183,4 +183,4 @@ def lloyd_max_distortion(bits: int) -> float:
     r"""D of the :math:`2^b` levels for N(0, 1): 1 less the mean square of what they round to."""
     levels = lloyd_max(2**bits)
     edges = np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]])
-    return float(1 - (levels**2 * np.diff(ndtr(edges))).sum())
+    return float(1 - (levels**2 * np.diff(scipy.special.ndtr(edges))).sum())

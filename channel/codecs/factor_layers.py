@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from channel.codecs.ceo import DecodedRound
+from channel.codecs.ceo import DecodedRound, Refuse
 from channel.codecs.codec import in_units
 from channel.codecs.factor_codec import FactorCodec, exponent_of
 from channel.codecs.packet import Packet, PacketError, Packing, payload_of
@@ -82,8 +82,29 @@ def encode_layers(
     return Packet(b"".join([start, _CHECKSUM.pack(zlib.crc32(start, codec.mark)), *packets]))
 
 
-def decode_layers(codec: FactorCodec, packet: Packet | bytes, *, seed: int, size: int) -> Tensor:
+def decode_layers(
+    codec: FactorCodec,
+    packet: Packet | bytes,
+    *,
+    seed: int,
+    size: int,
+    layers: Sequence[tuple[int, int]] | None = None,
+) -> Tensor:
     """Decode what :func:`encode_layers` made under the same seed.
+
+    Parameters
+    ----------
+    codec : FactorCodec
+        Of every layer.
+    packet : Packet or bytes
+        What arrived.
+    seed : int
+        As at :func:`encode_layers`.
+    size : int
+        Entries of the update.
+    layers : sequence of (int, int), optional
+        n_in and n_out of each layer, if known. It bounds what decoding takes: a few entropy-coded bytes can stand for
+        very many equal symbols.
 
     Returns
     -------
@@ -96,15 +117,17 @@ def decode_layers(codec: FactorCodec, packet: Packet | bytes, *, seed: int, size
     PacketError
         If any part of the packet is cut, damaged, or made by another codec, or its layers do not make `size` entries.
     """
-    layers = _split(payload_of(packet), codec.mark)
-    shapes = [codec.shape(payload) for payload, _, _ in layers]
+    parts_of_packet = _split(payload_of(packet), codec.mark)
+    shapes = [codec.shape(payload) for payload, _, _ in parts_of_packet]
+    if layers is not None and [shape[1:] for shape in shapes] != list(layers):
+        raise PacketError(f"layers of sizes {[shape[1:] for shape in shapes][:8]}; the update's are {list(layers)[:8]}")
     weights = sum(inputs * outputs for _, inputs, outputs in shapes)
     if weights > size:
         raise PacketError(f"layers of {weights} weights; the update has {size} entries")
     if (rows := max(batch for batch, _, _ in shapes)) > LARGEST_BATCH:
         raise PacketError(f"factors of {rows} rows; the most that a packet may have are {LARGEST_BATCH}")
     parts = []
-    for number, (payload, exponent, bias) in enumerate(layers):
+    for number, (payload, exponent, bias) in enumerate(parts_of_packet):
         header, inputs, errors = codec.decode_factors(payload, seed=key(seed, "layer", number))
         parts.append(in_units(errors.T @ inputs, header).reshape(-1))
         if bias:
@@ -116,17 +139,29 @@ def decode_layers(codec: FactorCodec, packet: Packet | bytes, *, seed: int, size
 
 
 def decode_each(
-    codec: FactorCodec, packets: Mapping[int, Packet | bytes], seeds: Mapping[int, int], *, size: int
+    codec: FactorCodec,
+    packets: Mapping[int, Packet | bytes],
+    seeds: Mapping[int, int],
+    *,
+    size: int,
+    layers: Sequence[tuple[int, int]] | None = None,
+    refuse: Refuse | None = None,
 ) -> DecodedRound:
-    """Decode the packets of a round, by device, each on its own; a damaged one is lost."""
+    """Decode the packets of a round, by device, each on its own; a damaged one is lost, and who is refused left out."""
     updates: dict[int, Tensor] = {}
     lost: dict[int, str] = {}
+    refused: dict[int, str] = {}
     for device in sorted(packets):
         try:
-            updates[device] = decode_layers(codec, packets[device], seed=seeds[device], size=size)
+            update = decode_layers(codec, packets[device], seed=seeds[device], size=size, layers=layers)
         except PacketError as error:
             lost[device] = str(error)
-    return DecodedRound(updates, lost, {})
+            continue
+        if refuse is not None and (reason := refuse(update)) is not None:
+            refused[device] = reason
+        else:
+            updates[device] = update
+    return DecodedRound(updates, lost, {}, refused)
 
 
 def layers_bits(codec: FactorCodec, batch: int, layers: Sequence[tuple[int, int]]) -> int:

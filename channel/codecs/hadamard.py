@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy  # its parts load when first used
 import torch
-from scipy.linalg import hadamard as sylvester
 from torch import Tensor
 from torch.nn import functional
 
@@ -171,4 +171,4 @@ def _order(width: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _matrix(n: int) -> Tensor:
-    return torch.from_numpy((sylvester(n) / math.sqrt(n)).astype(np.float32))
+    return torch.from_numpy((scipy.linalg.hadamard(n) / math.sqrt(n)).astype(np.float32))

@@ -6,10 +6,9 @@ import math
 from functools import lru_cache
 
 import numpy as np
+import scipy  # its parts load when first used
 import torch
 from numpy.typing import NDArray
-from scipy.integrate import quad, simpson
-from scipy.special import erfc, ndtri
 from torch import Tensor
 
 
@@ -26,9 +25,9 @@ def largest_square(k: int) -> float:
     """
 
     def density(t: float) -> float:
-        return 2 * t * float(_any(np.array(erfc(t / math.sqrt(2))), k))
+        return 2 * t * float(_any(np.array(scipy.special.erfc(t / math.sqrt(2))), k))
 
-    return float(quad(density, 0, 12, epsabs=1e-9, limit=200)[0])
+    return float(scipy.integrate.quad(density, 0, 12, epsabs=1e-9, limit=200)[0])
 
 
 def largest_square_of_projections(rows: Tensor, k: int) -> Tensor:
@@ -53,7 +52,7 @@ def largest_square_of_projections(rows: Tensor, k: int) -> Tensor:
 def _dependence(n: int, k: int) -> float:
     if n == 1:
         return 1.0
-    gaussian = torch.from_numpy(ndtri((np.arange(n) + 0.5) / n))[None]
+    gaussian = torch.from_numpy(scipy.special.ndtri((np.arange(n) + 0.5) / n))[None]
     return largest_square(k) / float(largest_square_of_signed_sums(gaussian, k))
 
 
@@ -90,7 +89,7 @@ def largest_square_of_signed_sums(rows: Tensor, k: int) -> Tensor:
         cumulants = (theta * x + torch.log1p(torch.exp(-2 * theta * x)) - math.log(2)).sum(dim=1)
         p = torch.exp(cumulants - theta * t) * torch.special.erfcx(theta * torch.sqrt(curvature / 2))
         densities.append(2 * (t * curvature).numpy() * _any(p.numpy(), k))  # d(t^2) = 2 t K'' d theta
-    return torch.from_numpy(simpson(np.stack(densities), x=thetas, axis=0))
+    return torch.from_numpy(scipy.integrate.simpson(np.stack(densities), x=thetas, axis=0))
 
 
 def _any(p: NDArray[np.float64], k: int) -> NDArray[np.float64]:

@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 Density = Literal["normal", "uniform"]
 
@@ -43,12 +43,12 @@ def lloyd_max(count: int, density: Density = "normal", *, folded: bool = False) 
 
 def _normal_levels(middles: NDArray[np.float64], folded: bool) -> NDArray[np.float64]:
     # The best density of many levels goes with the cube root of the density, a normal one of variance 3: start there.
-    levels: NDArray[np.float64] = np.sqrt(3) * ndtri((1 + middles) / 2 if folded else middles)
+    levels: NDArray[np.float64] = np.sqrt(3) * scipy.special.ndtri((1 + middles) / 2 if folded else middles)
     ends = np.array([0.0 if folded else -np.inf]), np.array([np.inf])
     for _ in range(100_000):
         bounds = np.concatenate([ends[0], (levels[1:] + levels[:-1]) / 2, ends[1]])
         heights = np.exp(-(bounds**2) / 2) / np.sqrt(2 * np.pi)
-        means = -np.diff(heights) / np.diff(ndtr(bounds))
+        means = -np.diff(heights) / np.diff(scipy.special.ndtr(bounds))
         if np.max(np.abs(means - levels)) < 1e-10:
             break
         levels = means

@@ -207,7 +207,7 @@ class NestedDitheredQuantizer(Codec):
     def _remainders(self, values: Restored, size: int, seed: int, y: Tensor) -> tuple[Tensor, Tensor]:
         """Delta_1 and (r - Q_2(r)) / Delta_1 of each entry."""
         rows = number_of_buckets(size, self.bucket)
-        width = size if self.bucket == "whole" else self.bucket
+        width = self._width(size)
         steps = self._of_entries(torch.from_numpy(values["steps"]).double(), size)
         u = out_of_buckets(dither((rows, width), seed), size)
         symbols = torch.from_numpy(values["symbols"].astype(np.float64)) - self.ratio // 2
@@ -224,7 +224,11 @@ class NestedDitheredQuantizer(Codec):
         return self._of_entries(steps, len(x)), x - _checked(side_information, len(x))
 
     def _of_entries(self, steps: Tensor, size: int) -> Tensor:
-        return steps.repeat_interleave(size if self.bucket == "whole" else self.bucket)[:size]
+        return steps.repeat_interleave(self._width(size))[:size]
+
+    def _width(self, size: int) -> int:
+        """Entries of a bucket; a larger one than the update has no more than that."""
+        return size if self.bucket == "whole" else min(self.bucket, size)
 
 
 _NEEDED = "side_information: None; nested packets are decoded with an estimate y of the update, a tensor of shape (d,)"

@@ -8,11 +8,9 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy  # its parts load when first used
 import torch
 from numpy.typing import NDArray
-from scipy.integrate import quad
-from scipy.optimize import brentq
-from scipy.special import entr, ndtr
 from torch import Tensor
 
 from channel.codecs.buckets import rounded_up
@@ -207,11 +205,12 @@ def rate(step: float) -> float:
         c.
     """
     half = step / 2
+    entr, ndtr = scipy.special.entr, scipy.special.ndtr
 
     def surprise(x: float) -> float:
         return float(entr(ndtr(half - x) - ndtr(-half - x)))
 
-    area, _ = quad(surprise, max(0.0, half - 10), half + 10, epsabs=1e-12, limit=200)
+    area, _ = scipy.integrate.quad(surprise, max(0.0, half - 10), half + 10, epsabs=1e-12, limit=200)
     return 2 * area / step / math.log(2)
 
 
@@ -235,10 +234,11 @@ def most_rate(step: float, limit: int = 0) -> float:
     """
     edge = 1 + 1e-4  # for the rounding of float32
     shared = math.log2(1 - (2 * limit + 2) / 2**24)
+    ndtr = scipy.special.ndtr
     return -math.log2(ndtr(-edge) - ndtr(-edge - step)) - shared + MOST_LOST_BITS
 
 
 @lru_cache(maxsize=64)
 def step_for_rate(bits: float) -> float:
     """The step c, in standard deviations, at which :func:`rate` is `bits`."""
-    return float(brentq(lambda c: rate(c) - bits, SMALLEST_STEP, LARGEST_STEP, xtol=1e-9))
+    return float(scipy.optimize.brentq(lambda c: rate(c) - bits, SMALLEST_STEP, LARGEST_STEP, xtol=1e-9))

@@ -132,7 +132,9 @@ class RandK(Codec):
     def restore(self, values: Restored, size: int, seed: int) -> Tensor:
         """Values times d/K at their places, zeros elsewhere."""
         scale = np.float32(size / number_kept(size, self.fraction))
-        return placed(values["values"] * scale, self._places(size, seed), size)
+        with np.errstate(over="ignore"):  # of values that no encoder made; they become the largest number there is
+            scaled = values["values"] * scale
+        return placed(scaled, self._places(size, seed), size)
 
     def gamma(self, size: int) -> float:
         """d/K - 1."""

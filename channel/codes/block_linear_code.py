@@ -64,6 +64,10 @@ class BlockLinearCode(Code):
         """n, the sum of the blocks' padded lengths."""
         return self._padded
 
+    def largest_energy_ratio(self, size: int) -> float:
+        """The largest squared scale of a block: all energy may be there."""
+        return max(scale**2 for scale in self._scales)
+
     def energies(self, received: Tensor, noise_variance: float) -> list[float]:
         """Estimates of ||s_b||^2 from received symbols (m,), noise taken off; unbiased, so that they may be negative.
 

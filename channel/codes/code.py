@@ -169,6 +169,10 @@ class Code(ABC):
         """Expected ``||A x||^2 / ||x||^2`` over codes, x what is sent: m / n."""
         return self.uses(size) / self.padded_size(size)
 
+    def largest_energy_ratio(self, size: int) -> float:
+        """Largest ``||A x||^2 / ||x||^2`` that there is, x what is sent: 1 as rows are orthonormal."""
+        return 1.0
+
     def coded_energy(self, signal: Tensor) -> float:
         """The energy of a signal, shape (d,), that :meth:`mean_squared_error` takes: ``||s||^2``."""
         return float(signal.square().sum())

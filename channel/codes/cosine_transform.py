@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import scipy.fft
+import scipy  # its parts load when first used
 import torch
 from torch import Tensor
 

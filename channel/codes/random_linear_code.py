@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when first used
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from channel.codes.code import Code, Decoder, SymbolCount
@@ -64,7 +64,7 @@ class RandomLinearCode(Code):
 
     def padded_size(self, size: int) -> int:
         """The next length >= ``size`` whose transform is fast."""
-        return next_fast_len(size, real=True)
+        return scipy.fft.next_fast_len(size, real=True)
 
     def _forward(self, update: Tensor, seed: int) -> Tensor:
         size = update.shape[-1]

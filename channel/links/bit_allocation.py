@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 
 from channel.links.allocation import AllocationError, Allocator, Constraint, cvxpy, solve_or_raise
 from channel.power.user_constraints import user_constraints
@@ -87,7 +87,7 @@ def _water_filling(error: Real, budget: float, most: Real) -> Real:
 
     top = float(half_log[error > 0].max())
     bottom = float((half_log - most)[error > 0].min()) - 1.0  # the least level, clear of rounding
-    level = brentq(lambda x: float(bits(x).sum()) - budget, bottom, top, xtol=1e-14, rtol=1e-14)
+    level = scipy.optimize.brentq(lambda x: float(bits(x).sum()) - budget, bottom, top, xtol=1e-14, rtol=1e-14)
     return bits(float(level))
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from channel.links.modulation_and_coding import BITS_PER_USE
 
@@ -79,7 +79,7 @@ class NormalApproximation(BlockErrors):
         spread = np.sqrt(uses * (1.0 - (1.0 + gamma) ** -2)) * np.log2(np.e)
         surplus = uses * np.log2(1.0 + gamma) - sizes + 0.5 * np.log2(uses)
         with np.errstate(divide="ignore", invalid="ignore"):
-            error = ndtr(-surplus / spread)
+            error = scipy.special.ndtr(-surplus / spread)
         return np.asarray(np.where(gamma > 0, error, 1.0), dtype=np.float64)
 
 

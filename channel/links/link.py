@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammainc
 
 Real = NDArray[np.float64]
 
@@ -234,7 +234,7 @@ class FixedRateLink(Link):
             lost = np.where(snr < needed, 1.0, 0.0)
         else:
             with np.errstate(divide="ignore"):
-                lost = gammainc(self.branches, np.where(snr > 0, needed / snr, np.inf))
+                lost = scipy.special.gammainc(self.branches, np.where(snr > 0, needed / snr, np.inf))
         ones = np.ones(bits.shape)
         return BlockFormat(self.bits_per_use * ones, ones.astype(np.int64), bits.copy(), lost)
 

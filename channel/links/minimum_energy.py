@@ -6,9 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.special import lambertw
 
 from channel.links.allocation import AllocationError, Allocator, Constraint, cvxpy, solve_or_raise
 from channel.links.budget import LinkBudget, Real
@@ -101,6 +100,7 @@ class _Slots:
         """The best durations if a second costs `price` more; the inverse of the marginal energy."""
         value = self.efficiency * (price + self.circuit) / self.noise
         root = np.sqrt(2.0 * value)
+        lambertw = scipy.special.lambertw
         exponent = np.where(root > 0.01, 1.0 + lambertw((value - 1.0) / math.e, 0).real, root * _at_branch_point(root))
         with np.errstate(divide="ignore"):
             return np.asarray(np.maximum(self.shortest, self.nats / exponent))
@@ -123,7 +123,7 @@ class _Slots:
             low *= 1e-3
         if surplus(math.log(high)) >= 0:
             return high
-        return math.exp(float(brentq(surplus, math.log(low), math.log(high), xtol=1e-14, rtol=1e-14)))
+        return math.exp(float(scipy.optimize.brentq(surplus, math.log(low), math.log(high), xtol=1e-14, rtol=1e-14)))
 
 
 def _at_branch_point(p: Real) -> Real:

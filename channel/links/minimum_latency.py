@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when first used
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.special import lambertw
 
 from channel.links.allocation import AllocationError, Allocator, Constraint, cvxpy, solve_or_raise
 from channel.links.budget import LinkBudget, Real
@@ -102,6 +101,7 @@ def share_for(rate: Real, reach: Real) -> Real:
     with np.errstate(divide="ignore", invalid="ignore"):
         short = 1.0 - y
         # Towards y = 1 (low SNR) the branch point of W takes half of the digits: a series starts better there.
+        lambertw = scipy.special.lambertw
         snr = np.where(short > 1e-3, -lambertw(-y * np.exp(-y), -1).real / y - 1.0, 2.0 * short + 8.0 / 3.0 * short**2)
         for _ in range(2):  # Newton's method on ln(1 + x) = y x
             snr -= (np.log1p(snr) - y * snr) / (1.0 / (1.0 + snr) - y)
@@ -118,7 +118,7 @@ def _closed_form(reach: Real, demand: Real) -> Real:
         return float(np.minimum(share_for(np.exp(log_rate) * demand, reach), 2.0).sum()) - 1.0
 
     low, high = np.log(equal) - 1e-6, np.log(most) + 1e-6
-    log_rate = float(brentq(excess, low, high, xtol=1e-14, rtol=1e-14))
+    log_rate = float(scipy.optimize.brentq(excess, low, high, xtol=1e-14, rtol=1e-14))
     shares = share_for(np.exp(log_rate) * demand, reach)
     return np.asarray(shares / shares.sum())
 

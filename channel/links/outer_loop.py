@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,3 +76,20 @@ class OuterLoop:
         down = self.step_db * self.block_error_target / (1.0 - self.block_error_target)
         moved = self.offsets_db[ids] + up - down * np.asarray(arrived, dtype=np.float64)
         self.offsets_db[ids] = np.clip(moved, -self.largest_db, self.largest_db)
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`of` needs."""
+        return {
+            "block_error_target": self.block_error_target,
+            "step_db": self.step_db,
+            "largest_db": self.largest_db,
+            "offsets_db": self.offsets_db.copy(),
+        }
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Self:
+        """The outer loop of a :meth:`state`."""
+        offsets: Real = np.array(state["offsets_db"], dtype=np.float64)
+        loop = cls(len(offsets), state["block_error_target"], state["step_db"], state["largest_db"])
+        loop.offsets_db = offsets
+        return loop

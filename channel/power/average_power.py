@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -105,6 +107,24 @@ class AveragePower(PowerControl):
     def mean_powers(self) -> Real:
         """Mean power of each device so far as a share of its limit, shape (N,); 0 before its first exchange."""
         return self._spent / np.maximum(self._exchanges, 1)
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs: what was learnt, and what devices have spent."""
+        return {
+            "optimum": None if self._optimum is None else asdict(self._optimum),
+            "price_unit": self._price_unit,
+            "corrections": self._corrections.copy(),
+            "spent": self._spent.copy(),
+            "exchanges": self._exchanges.copy(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state`; parameters are the caller's to keep."""
+        self._optimum = None if state["optimum"] is None else ErgodicOptimum(**state["optimum"])
+        self._price_unit = state["price_unit"]
+        self._corrections = state["corrections"].copy()
+        self._spent = state["spent"].copy()
+        self._exchanges = state["exchanges"].copy()
 
     def _solve(self, problem: AllocationProblem) -> tuple[Real, float]:
         devices, known = problem.devices, len(self.optimum.multipliers)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 import numpy as np
-from scipy.optimize import least_squares
+import scipy  # its parts load when first used
 
 from channel.power.water_filling import Real, Whole
 
@@ -111,7 +111,9 @@ class PowerLaw:
 
         start = [float(np.median(y + prior * x)), prior]
         bounds = ([-np.inf, -1e-9], [np.inf, STEEPEST + 1e-9])  # a start on its bound is not accepted
-        found = least_squares(misfit, start, loss="soft_l1", bounds=bounds, xtol=1e-10, ftol=1e-10, gtol=1e-10)
+        found = scipy.optimize.least_squares(
+            misfit, start, loss="soft_l1", bounds=bounds, xtol=1e-10, ftol=1e-10, gtol=1e-10
+        )
         return float(found.x[0]), float(np.clip(found.x[1], 0.0, STEEPEST))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,3 +147,19 @@ class Experience:
         """Magnitudes of the gains that rates are to be chosen by, for those that are reported; shape (K,)."""
         gains = np.asarray(budget.gains, dtype=np.float64)
         return gains if self.outer_loop is None else np.sqrt(self.outer_loop.assumed_snr(devices, gains**2))
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs."""
+        return {
+            "importance": [[device, value] for device, value in self.importance.items()],
+            "outer_loop": None if self.outer_loop is None else self.outer_loop.state(),
+            "decoded": [[device, seed] for device, seed in self.decoded.items()],
+            "lost": sorted(self.lost),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state`."""
+        self.importance = dict(state["importance"])
+        self.outer_loop = None if state["outer_loop"] is None else OuterLoop.of(state["outer_loop"])
+        self.decoded = dict(state["decoded"])
+        self.lost = set(state["lost"])

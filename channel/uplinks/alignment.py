@@ -33,6 +33,10 @@ class Alignment:
         What power control expects: the mean over the blocks of its own figure.
     warnings : tuple of str
         What it had to do without.
+    noise_powers : ndarray, shape (K,), optional
+        Of noise that devices send beside their symbols (:mod:`channel.privacy`); none if not given.
+    added_noise : float
+        The power of it all where it arrives.
     """
 
     amplitudes: Real
@@ -41,6 +45,8 @@ class Alignment:
     turned: Complex
     mse: float
     warnings: tuple[str, ...] = ()
+    noise_powers: Real | None = None
+    added_noise: float = 0.0
 
     @property
     def links(self) -> Complex:
@@ -63,6 +69,11 @@ class Alignment:
     def without(self, devices: NDArray[np.bool_]) -> Alignment:
         """The same with these devices (K,) silent."""
         return replace(self, amplitudes=np.where(devices, 0.0, self.amplitudes))
+
+    def at_least(self, amplitude: float, devices: NDArray[np.bool_]) -> Alignment:
+        """The same with these devices (K,) as loud as this wherever they send at all, whatever is granted to them."""
+        sending = devices & np.any(self.amplitudes > 0, axis=0)
+        return replace(self, amplitudes=np.where(sending, np.maximum(self.amplitudes, amplitude), self.amplitudes))
 
 
 def align(

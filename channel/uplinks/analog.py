@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,13 +14,17 @@ from torch import Tensor
 
 from channel.channel import Channel, ChannelState, Pilots
 from channel.codes import BlockLinearCode, Code
+from channel.codes.symbol_scale import symbol_scale
 from channel.impairments import ADC, Amplifier
 from channel.ledger import Cost
 from channel.mac import receive
+from channel.memory import restore_into, state_of
 from channel.order import TransmitOrder
 from channel.power import BlockPlanner, Combining, Optimised, Planner, PowerControl
 from channel.randomness import generator, key
 from channel.uplinks.alignment import Alignment, align
+from channel.uplinks.norm_bound import BoundedCohort, NormBound
+from channel.uplinks.receiver import EmulatedReceiver, Receiver
 from channel.uplinks.superposition import (
     Superposed,
     per_use,
@@ -37,8 +42,10 @@ from channel.uplinks.uplink import (
     check_one_limit,
     check_share,
     power_of,
-    symbol_scale,
 )
+
+if TYPE_CHECKING:
+    from channel.privacy import Privacy
 
 Real = NDArray[np.float64]
 
@@ -84,6 +91,14 @@ class AnalogUplink(MeanUplink):
         round.
     block_plan : BlockPlanner, optional
         Shares an exchange's channel uses out over the blocks of the update; with the unbiased random linear code.
+    norm_bound : NormBound, optional
+        What is taken from a device at most, whatever norm it says; with a linear code.
+    privacy : Privacy, optional
+        Accounts for what each exchange tells of a device; with a norm bound that is known.
+    defiant : frozenset of int
+        Devices that send at the power limit, whatever is granted to them.
+    receiver : Receiver, optional
+        Through which the server hears the air; codes every device on its own. The channel's model if not given.
 
     References
     ----------
@@ -104,6 +119,10 @@ class AnalogUplink(MeanUplink):
     adc: ADC | None = None
     plan: Planner | None = None
     block_plan: BlockPlanner | None = None
+    norm_bound: NormBound | None = None
+    privacy: Privacy | None = None
+    defiant: frozenset[int] = frozenset()
+    receiver: Receiver | None = None
 
     def __post_init__(self) -> None:
         check_one_limit("AnalogUplink", self.power_limit, self.energy_per_round)
@@ -118,7 +137,22 @@ class AnalogUplink(MeanUplink):
                 f"AnalogUplink: block_plan shares out the uses of {self.code.name} with decoder={self.code.decoder!r}; "
                 "accepted: random-linear with decoder='unbiased'"
             )
+        self._check_bound()
         self._learnt: tuple[int, int] | None = None
+
+    def _check_bound(self) -> None:
+        bound = self.norm_bound
+        if bound is not None and (not self.code.linear or self.code.error_feedback):
+            raise ValueError(
+                f"AnalogUplink: norm_bound with {self.code!r}, whose norms are not those of updates; accepted: a "
+                "linear code without error feedback"
+            )
+        if self.privacy is not None and not (bound is not None and bound.known and self._is_linear):
+            raise ValueError(
+                "AnalogUplink: privacy is accounted for with a norm bound that is known, and without erasure, "
+                f"amplifier, adc and receiver; got norm_bound={bound}, erasure={self.erasure}, "
+                f"amplifier={self.amplifier}, adc={self.adc}, receiver={self.receiver}"
+            )
 
     def order(self, exchange: int, seed: int) -> TransmitOrder:
         """The code under this exchange's own seed."""
@@ -144,7 +178,9 @@ class AnalogUplink(MeanUplink):
         """Power control, superposition, noise, decoding."""
         check_share(energy_share)
         code, size = self.code_at(exchange), cohort.size
-        uses = code.uses(size)
+        uses, code_seed = code.uses(size), self.order(exchange, seed).of_block(block).seed
+        if self.norm_bound is not None:
+            cohort = self.norm_bound.on(cohort, code, code_seed)
         state = self.channel.state(exchange, cohort.devices, cohort.total, seed)
         granted = self._power_limit(uses, exchange)
         limit = granted * energy_share
@@ -159,12 +195,16 @@ class AnalogUplink(MeanUplink):
             cohort.devices,
         )
         alignment = alignment.without(cohort.norms == 0)
-        code_seed = self.order(exchange, seed).of_block(block).seed
+        if self.defiant:
+            alignment = alignment.at_least(math.sqrt(limit), np.isin(cohort.devices, list(self.defiant)))
+        if self.privacy is not None:
+            alignment = self.privacy.protect(alignment, state, self.channel.noise_power, uses, limit)
         draws = generator(seed, "noise", exchange, *([block] if block else []))
         sent = self._send(cohort, alignment, code, code_seed)
-        noise = alignment.receive_scales**2 * state.noise_power
+        noise = alignment.receive_scales**2 * (state.noise_power + alignment.added_noise)
         noise_variance = float(noise.mean())
-        received = self._erase(self._receive(sent, alignment, state, noise, draws), code, seed)
+        received, lost = self._receive(sent, alignment, state, noise, draws)
+        received = self._erase(received, code, seed)
         heard = bool(np.any(alignment.amplitudes > 0)) or not np.any(cohort.norms > 0)
         update = code.decode(received, size, code_seed, noise_variance) if heard else None
 
@@ -187,6 +227,10 @@ class AnalogUplink(MeanUplink):
             record |= _transmit_statistics(symbols)
         pilots = self._pilots(len(cohort.devices), uses, block)
         radiated = self.channel.energy(amplitudes, uses) * sent.radiated
+        if alignment.noise_powers is not None:
+            radiated = radiated + self.channel.energy(np.sqrt(alignment.noise_powers), uses)
+        if self.privacy is not None:
+            record |= self.privacy.account(alignment, state, self.channel.noise_power, uses, cohort.devices)
         self._tell_plans(exchange, code, size, received, noise_variance, alignment, limit, radiated)
         cost = Cost(
             uses=uses + pilots.uses,
@@ -196,6 +240,8 @@ class AnalogUplink(MeanUplink):
         )
         if pilots.uses:
             record["pilot_uses"] = pilots.uses
+        if self.receiver is not None:
+            record["lost_blocks"] = lost
         return Reception(
             update,
             cost,
@@ -224,39 +270,60 @@ class AnalogUplink(MeanUplink):
         self.power_control.learn(samples, np.full(cohort.total, limit), self.channel.mean_noise, weights)
         self._learnt = (seed, cohort.total)
 
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs: what power control and plans remember."""
+        return {
+            "learnt": None if self._learnt is None else list(self._learnt),
+            "power_control": state_of(self.power_control),
+            "plan": state_of(self.plan),
+            "block_plan": state_of(self.block_plan),
+            "privacy": state_of(self.privacy),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state` of an uplink with the same parts."""
+        learnt = state["learnt"]
+        self._learnt = None if learnt is None else (int(learnt[0]), int(learnt[1]))
+        restore_into(self.power_control, state["power_control"])
+        restore_into(self.privacy, state["privacy"])
+        restore_into(self.plan, state["plan"])
+        restore_into(self.block_plan, state["block_plan"])
+
     @property
     def _is_linear(self) -> bool:
         """Whether the error has the closed form: nothing is wiped out, clipped or rounded."""
-        return not (self.erasure or self.amplifier or self.adc)
+        return not (self.erasure or self.amplifier or self.adc or self.receiver)
 
     def _send(self, cohort: Cohort, alignment: Alignment, code: Code, code_seed: int) -> _Sent:
         """What devices radiate, summed up."""
         scale = spread_scale(code, cohort.size, cohort.norms)
         air = superpose_updates(cohort, alignment.received * scale, code, code_seed)
-        if self.amplifier is None and self.adc is None:
-            return _Sent(air)
+        radiated = cohort.powers if isinstance(cohort, BoundedCohort) else 1.0
+        if self.amplifier is None and self.adc is None and self.receiver is None:
+            return _Sent(air, radiated=radiated)
         symbols = cohort.symbols(code, code_seed).double()
         if self.amplifier is None:
-            return _Sent(air, symbols)
+            return _Sent(air, symbols, radiated)
         clipped = self.amplifier.transmit(symbols)
         air = replace(air, coded=superpose_symbols(clipped, alignment.received))
         return _Sent(air, clipped, clipped.square().mean(dim=1).numpy())
 
     def _receive(
         self, sent: _Sent, alignment: Alignment, state: ChannelState, noise: Real, draws: np.random.Generator
-    ) -> Tensor:
-        """Noise on top; with converters antenna by antenna, before they are combined."""
-        if self.adc is None:
-            return receive(sent.air.coded, per_use(noise, len(sent.air.coded)) if len(noise) > 1 else noise[0], draws)
+    ) -> tuple[Tensor, int]:
+        """Noise on top, antenna by antenna where they are heard or converted one by one; and what the receiver lost."""
+        if self.adc is None and self.receiver is None:
+            power = per_use(noise, len(sent.air.coded)) if len(noise) > 1 else noise[0]
+            return receive(sent.air.coded, power, draws), 0
         assert sent.symbols is not None
         uses, arriving = sent.symbols.shape[1], alignment.turned * alignment.amplitudes[:, :, None]
         combined = torch.zeros(uses, dtype=torch.float64)
-        for antenna in range(arriving.shape[2]):
-            signal = superpose_symbols(sent.symbols, arriving[:, :, antenna])
-            converted = self.adc.receive(receive(signal, state.noise_power, draws))
+        heard = (self.receiver or EmulatedReceiver()).receive(sent.symbols, arriving, state.noise_power, draws)
+        for antenna, samples in enumerate(heard.samples):
+            converted = samples if self.adc is None else self.adc.receive(samples)
             weight = alignment.receive_scales * alignment.combiners[:, antenna].conj()
             combined += per_use(weight.real, uses) * converted + per_use(weight.imag, uses) * rotated(converted)
-        return combined
+        return combined, heard.lost
 
     def _tell_plans(
         self,

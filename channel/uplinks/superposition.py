@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from channel.codes import Code
-from channel.uplinks.uplink import Cohort, symbol_scale
+from channel.codes.symbol_scale import symbol_scale
+from channel.uplinks.uplink import Cohort
 
 Complex = NDArray[np.complex128]
 Real = NDArray[np.float64]

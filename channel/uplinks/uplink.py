@@ -159,11 +159,6 @@ class MeanUplink(Uplink):
         """
 
 
-def symbol_scale(code: Code, size: int) -> float:
-    r""":math:`\sqrt n` with :math:`E\|Ax\|^2 = (m/n)\|x\|^2`: ``A x * scale / ||x||`` has unit mean power a use."""
-    return float(np.sqrt(code.uses(size) / code.expected_energy_ratio(size)))
-
-
 def check_one_limit(uplink: str, power_limit: float | None, energy_per_round: float | None) -> None:
     """Refuse an uplink whose power and energy are both limited: one follows from the other."""
     if power_limit is not None and energy_per_round is not None:

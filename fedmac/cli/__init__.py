@@ -9,10 +9,15 @@ from typing import Annotated
 import typer
 
 from fedmac.cli.compare import COMPARE_HELP, compare
+from fedmac.cli.deploy import deploy
+from fedmac.cli.doctor import DOCTOR_HELP, doctor
 from fedmac.cli.exits import BAD_INPUT, FAILURE, say
+from fedmac.cli.infer import INFER_HELP, infer
 from fedmac.cli.names import list_names, new, schema
 from fedmac.cli.optimum import OPTIMUM_HELP, optimum
+from fedmac.cli.profile import PROFILE_HELP, profile
 from fedmac.cli.report import REPORT_HELP, report
+from fedmac.cli.repurpose import REPURPOSE_HELP, repurpose
 from fedmac.cli.run import RUN_HELP, run
 from fedmac.cli.sweep import SWEEP_HELP, sweep
 from fedmac.cli.tune import TUNE_HELP, tune
@@ -48,6 +53,11 @@ app.command(help=COMPARE_HELP)(compare)
 app.command(help=REPORT_HELP)(report)
 app.command(help=TUNE_HELP)(tune)
 app.command(help=OPTIMUM_HELP)(optimum)
+app.command(help=REPURPOSE_HELP)(repurpose)
+app.command(help=INFER_HELP)(infer)
+app.add_typer(deploy, name="deploy")
+app.command(help=DOCTOR_HELP)(doctor)
+app.command(help=PROFILE_HELP)(profile)
 app.command("list")(list_names)
 app.command()(schema)
 app.command()(new)
@@ -70,15 +80,17 @@ def _explain(error: Exception) -> int:
     """Say what went wrong, and the exit code. Our own errors need no traceback."""
     from clients.sources import DataUnavailable
     from fedmac.air_refusals import AirError
+    from fedmac.deployment.refusals import BadDeployment
     from fedmac.engines.flower import EngineError
     from fedmac.engines.workers import WorkerDied
     from fedmac.record import FolderInTheWay, NoRunHere, RecordError
     from strategies.iterations import NobodyAnswers
+    from strategies.node_wait import NodesMissing
 
-    if isinstance(error, FolderInTheWay | NoRunHere | DataUnavailable):
+    if isinstance(error, FolderInTheWay | NoRunHere | DataUnavailable | BadDeployment):
         say(str(error))
         return BAD_INPUT
-    if isinstance(error, RecordError | EngineError | WorkerDied | NobodyAnswers | AirError):
+    if isinstance(error, RecordError | EngineError | WorkerDied | NobodyAnswers | NodesMissing | AirError):
         say(str(error))
         return FAILURE
     traceback.print_exception(error)

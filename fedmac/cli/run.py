@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,14 @@ class Engine(StrEnum):
 
     local = "local"
     flower = "flower"
+    deployment = "deployment"
+
+
+class LogFormat(StrEnum):
+    """Forms of a log file."""
+
+    text = "text"
+    json = "json"
 
 
 RUN_HELP = (
@@ -29,12 +37,16 @@ RUN_HELP = (
 
 
 def run(
-    scenario: Annotated[Path, typer.Argument(help="Scenario file (TOML).")],
+    scenario: Annotated[Path, typer.Argument(help="Scenario file (TOML), or with --resume a run folder.")],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set a key, e.g. training.learning_rate=0.1; repeatable."),
     ] = None,
     engine: Annotated[Engine | None, typer.Option(help="Where devices run.")] = None,
+    superlink: Annotated[
+        str | None,
+        typer.Option(help="Of the deployment engine: its server's folder, host:port, or http://host:port without TLS."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME).")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of runs, seed, seed + 1, …")] = None,
@@ -46,7 +58,15 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Finish the run in the folder.")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
     sink: Annotated[
-        list[str] | None, typer.Option(help="Also write rounds to tensorboard or mlflow; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=WHERE]",
+            help="Also give rounds to tensorboard, mlflow, prometheus[=HOST:PORT] or textfile[=FILE]; repeatable.",
+        ),
+    ] = None,
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Append what happens to a log file.")] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="Of the log file: lines of text (default) or of JSON.")
     ] = None,
 ) -> None:
     # The help is RUN_HELP: paragraphs of a docstring would be wrapped twice.
@@ -54,14 +74,18 @@ def run(
 
     from fedmac.progress import Progress, summary_table
     from fedmac.runs import run as run_scenario
+    from fedmac.runs import scenario_and_folder
     from fedmac.scenario import Scenario
     from fedmac.scenario_text import parse_settings
 
     changes = parse_settings(settings or [])
     given = {"seed": seed, "seeds": seeds, "engine.kind": engine and engine.value, "engine.workers": workers}
-    checked = Scenario.load(scenario, changes | {key: value for key, value in given.items() if value is not None})
-    out = out or Path("runs") / checked.name
-    with _interruptible(out):
+    is_folder = superlink is not None and Path(superlink).is_dir()
+    given["engine.superlink"] = str(Path(superlink).absolute()) if superlink and is_folder else superlink
+    source, folder = scenario_and_folder(scenario, out, resume=resume)
+    checked = Scenario.load(source, changes | {key: value for key, value in given.items() if value is not None})
+    out = Path(folder or Path("runs") / checked.name)
+    with _interruptible(out), _logged(log, log_format):
         done = run_scenario(
             checked,
             out=out,
@@ -86,3 +110,16 @@ def _interruptible(out: Path) -> Iterator[None]:
         kept = f"; what was recorded so far is in {out}, and --resume finishes it" if out.is_dir() else ""
         say(f"interrupted{kept}")
         raise typer.Exit(FAILURE) from None
+
+
+def _logged(log: Path | None, form: LogFormat | None) -> AbstractContextManager[None]:
+    """Write what happens to the log file, if one is wanted."""
+    from fedmac.logs import log_to
+
+    if log is None:
+        if form is not None:
+            raise typer.BadParameter(
+                f"{form.value}: of a log file; accepted: with --log FILE", param_hint="--log-format"
+            )
+        return nullcontext()
+    return log_to(log, form.value if form else "text")

@@ -6,17 +6,38 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedmac.record import SCENARIO
-from fedmac.scenario import Scenario
-from fedmac.session import Job, perform
+if TYPE_CHECKING:  # starting a device's SuperNode imports from here and needs none of it
+    from fedmac.scenario import Scenario
+    from fedmac.session import Job
 
 ENGINES = {
     "local": "in this process and its workers; deterministic, no messages serialised (default)",
     "flower": "Flower's simulation engine on Ray; needs the extra 'simulation'",
+    "deployment": "real devices, connected to a SuperLink (`fedmac deploy`, engine.superlink)",
 }
 """Engines by name, with a line for `fedmac list`."""
+
+
+def check_engine(scenario: Scenario) -> None:
+    """Refuse an engine that cannot be used, before anything is written.
+
+    Raises
+    ------
+    ScenarioError
+        If ``engine.superlink`` names no SuperLink.
+    EngineError
+        If that SuperLink does not answer, or its certificate is not accepted.
+    """
+    if scenario.engine.kind == "deployment":
+        from fedmac.engines.deployment import superlink_at
+        from fedmac.engines.superlink import EngineError
+
+        try:
+            superlink_at(str(scenario.engine.superlink)).healthy()
+        except OSError as error:
+            raise EngineError(f"engine.superlink: {error}") from None
 
 
 def run_jobs(
@@ -32,8 +53,8 @@ def run_jobs(
     pending = [job for job in jobs if not job.done]
     if not pending:
         return
-    if scenario.engine.kind == "flower":
-        _run_on_flower(out, pending, note, only, workers)
+    if scenario.engine.kind != "local":
+        _run_as_app(scenario, out, pending, note, only, workers)
     else:
         for job in pending:
             _run_locally(job, note, workers)
@@ -41,8 +62,9 @@ def run_jobs(
 
 def _run_locally(job: Job, note: Callable[[dict[str, Any]], None], workers: int) -> None:
     from clients.app import client_app
-    from fedmac.build import build_workplace
+    from fedmac.build_devices import build_workplace
     from fedmac.engines.local import LocalGrid
+    from fedmac.session import perform
 
     scenario = job.variant.scenario
     workplace = build_workplace(scenario, job.seed)
@@ -54,19 +76,25 @@ def _run_locally(job: Job, note: Callable[[dict[str, Any]], None], workers: int)
         perform(job, grid, workplace, note)
 
 
-def _run_on_flower(
-    out: Path, jobs: Sequence[Job], note: Callable[[dict[str, Any]], None], only: Sequence[str], workers: int
+def _run_as_app(
+    scenario: Scenario,
+    out: Path,
+    jobs: Sequence[Job],
+    note: Callable[[dict[str, Any]], None],
+    only: Sequence[str],
+    workers: int,
 ) -> None:
     """One Flower app run for all jobs; its rounds are read from the run folder as they appear."""
-    from fedmac.engines.flower import EngineError, FlowerSimulation, Scalar, run_simulation, write_app
+    from fedmac.engines.flower import Scalar, write_app
+    from fedmac.engines.superlink import EngineError
+    from fedmac.record import SCENARIO
 
     nodes = {job.variant.scenario.data.devices for job in jobs}
     if len(nodes) != 1:
+        kind = scenario.engine.kind
         raise EngineError(
-            f"data.devices: the variants have {sorted(nodes)} devices; accepted on the flower engine: one number"
+            f"data.devices: the variants have {sorted(nodes)} devices; accepted on the {kind} engine: one number"
         )
-    cluster = jobs[0].variant.scenario.engine.ray_address
-    simulation = FlowerSimulation(nodes=nodes.pop(), total_cpus=None if cluster else workers, ray_address=cluster)
     out = out.absolute()
     follow = _Follower([job.folder.rounds for job in jobs], note)
     follow.skip()
@@ -77,13 +105,46 @@ def _run_on_flower(
         "out": str(out),
         "prepared": True,
     }
+    start = _on_deployment if scenario.engine.kind == "deployment" else _on_simulation
     with tempfile.TemporaryDirectory(prefix="fedmac-app-") as directory:
         app = write_app(Path(directory) / "app", config)
-        run_simulation(app, config, simulation, log=out / "flower.log", on_poll=follow)
+        start(scenario, app, config, nodes.pop(), workers, out / "flower.log", follow)
     follow()
     unfinished = [f"{job.variant.name} (seed {job.seed})" for job in jobs if not job.done]
     if unfinished:
         raise EngineError(f"Flower ended without finishing {', '.join(unfinished)}; see {out / 'flower.log'}")
+
+
+def _on_simulation(
+    scenario: Scenario,
+    app: Path,
+    config: dict[str, Any],
+    nodes: int,
+    workers: int,
+    log: Path,
+    follow: Callable[[], None],
+) -> None:
+    from fedmac.engines.flower import FlowerSimulation, run_simulation
+
+    cluster = scenario.engine.ray_address
+    simulation = FlowerSimulation(nodes=nodes, total_cpus=None if cluster else workers, ray_address=cluster)
+    run_simulation(app, config, simulation, log=log, on_poll=follow)
+
+
+def _on_deployment(
+    scenario: Scenario,
+    app: Path,
+    config: dict[str, Any],
+    nodes: int,
+    workers: int,
+    log: Path,
+    follow: Callable[[], None],
+) -> None:
+    from fedmac.engines.deployment import run_on_superlink, superlink_at
+
+    where, seconds = str(scenario.engine.superlink), scenario.engine.nodes_timeout_s
+    control = superlink_at(where)
+    run_on_superlink(app, config, control, devices=nodes, nodes_timeout=seconds, log=log, on_poll=follow)
 
 
 class _Follower:

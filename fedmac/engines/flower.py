@@ -21,7 +21,8 @@ from pathlib import Path
 
 import tomli_w
 
-from fedmac.engines.superlink import EngineError, Scalar, SuperLink, log_lines, log_tail, private_superlink
+from fedmac.deployment.control import Scalar
+from fedmac.engines.superlink import EngineError, SuperLink, log_lines, log_tail, private_superlink
 
 __all__ = ["EngineError", "FlowerSimulation", "Scalar", "run_app", "run_simulation", "write_app"]
 
@@ -191,7 +192,7 @@ def run_simulation(
         with suppress(subprocess.TimeoutExpired):
             submission.wait(timeout=_LAST_LOGS_SECONDS)
     if status != "finished:completed":
-        trace = _traceback(log, start)
+        trace = last_traceback(log, start)
         raise EngineError(f"the Flower run ended {status}: {details}\n{trace}\n(whole log: {log})")
 
 
@@ -255,7 +256,7 @@ def _require(holds: bool, name: str, value: object, accepted: str) -> None:
         raise ValueError(f"{name} is {value!r}; it must be {accepted}")
 
 
-def _traceback(log: Path, start: int) -> str:
+def last_traceback(log: Path, start: int) -> str:
     """Return the last traceback in the part of the log that this run wrote, or the end of that part."""
     lines = log_lines(log, start)
     heads = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call")]

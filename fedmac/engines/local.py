@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -18,11 +18,8 @@ from channel.codes import Code
 from channel.layout import Layout
 from channel.uplinks import symbol_scale
 from clients.app import Workplace
-from fedmac.engines.workers import DeviceReport, Team
+from fedmac.engines.workers import FIRST_NODE, DeviceReport, Team
 from strategies.cohort import BadPayload, CohortGrid, Failure, Gathered, Metrics, read_weight
-
-FIRST_NODE = 2
-"""Node id of device 0 (1 is the SuperLink's)."""
 
 
 class LocalCohort:
@@ -174,6 +171,14 @@ class LocalGrid(CohortGrid):
             failures,
             [report.seconds for report, _, _ in senders],
         )
+
+    def device_states(self) -> dict[int, RecordDict]:
+        """What each device that was sent a message keeps, by number."""
+        return self.team.device_states()
+
+    def restore_device_states(self, states: Mapping[int, RecordDict]) -> None:
+        """Let devices go on with these; the number of workers may be another than it was."""
+        self.team.restore_device_states(states)
 
     def __enter__(self) -> LocalGrid:
         return self

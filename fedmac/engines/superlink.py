@@ -5,7 +5,6 @@ Source: Flower 1.41 ``flwr.cli.local_superlink``, ``flwr.simulation.app``.
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import shutil
@@ -22,11 +21,9 @@ from pathlib import Path
 from typing import IO
 
 import tomli_w
-from flwr.proto.control_pb2 import ListRunsRequest, ListRunsResponse
 
+from fedmac.deployment.control import Control, NoAnswer, Scalar
 from fedmac.engines.processes import Processes, launcher, termination_raises, uninterrupted
-
-Scalar = str | int | float | bool
 
 _LONGEST_HOME = 37  # Ray's sockets live below it and a Unix socket's path holds 107 bytes
 _TAIL_LINES = 30
@@ -60,7 +57,7 @@ class SuperLink:
     def __post_init__(self) -> None:
         self.log = self.home / "superlink.log"
         self.processes = Processes(self.home)
-        self.environment = _environment(self.home, self.ray_address)
+        self.environment = environment(self.home) | ray_environment(self.home, self.ray_address)
         # Ray's clients import from the SuperLink's working directory before the app: it must hold nothing.
         self.neutral = self.home / "empty"
         self.neutral.mkdir()
@@ -68,8 +65,8 @@ class SuperLink:
     def start(self) -> None:
         """Start the SuperLink and wait until it answers; on another port if somebody just took this one."""
         for last in (False, False, True):
-            self.port = _free_port()
-            command = [_script("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
+            self.port = free_port()
+            command = [script("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
             command += ["--host", "127.0.0.1", "--port", str(self.port)]
             with self.log.open("wb") as sink:
                 self.process = self._spawn(command, sink)
@@ -89,20 +86,20 @@ class SuperLink:
         (self.home / "config.toml").write_text(tomli_w.dumps(config))
         overrides = self.home / "run-config.toml"
         overrides.write_text(tomli_w.dumps(dict(run_config)))
-        command = [_script("flwr"), "run", str(app), "own", "--stream", "--run-config", str(overrides)]
+        command = [script("flwr"), "run", str(app), "own", "--stream", "--run-config", str(overrides)]
         return self._spawn([*command, "--federation-config", federation_config], sink)
 
     def status(self) -> tuple[str, str]:
         """Return the run's status ("" before it exists, "running", "finished:failed" ...) and its details."""
-        answer = ListRunsResponse()
         try:
-            answer.ParseFromString(self._http("POST", "/v1/control/list-runs", ListRunsRequest()))
-        except OSError:  # busy or gone: the caller looks whether the SuperLink lives, and asks again
+            return self.control.status()  # the SuperLink is private: there is one run
+        except NoAnswer:  # busy or gone: the caller looks whether the SuperLink lives, and asks again
             return "unknown", ""
-        for run in answer.run_dict.values():  # the SuperLink is private: there is one run
-            state = run.status
-            return ":".join(part for part in (state.status, state.sub_status) if part), state.details
-        return "", ""
+
+    @property
+    def control(self) -> Control:
+        """Where it is asked."""
+        return Control(f"127.0.0.1:{self.port}", insecure=True)
 
     def check_alive(self) -> None:
         """Raise `EngineError` if the SuperLink has ended."""
@@ -114,29 +111,12 @@ class SuperLink:
         deadline = time.monotonic() + self.startup_timeout
         while time.monotonic() < deadline:
             self.check_alive()
-            with suppress(OSError):
-                self._http("GET", "/health")
+            with suppress(NoAnswer):
+                self.control.healthy()
                 return
             time.sleep(0.1)
         seconds = self.startup_timeout
         raise EngineError(f"Flower's SuperLink did not answer within {seconds:g} s:\n{log_tail(self.log)}")
-
-    def _http(self, method: str, path: str, request: ListRunsRequest | None = None) -> bytes:
-        """Return the answer's body; http.client, as urllib and httpx may send loopback to a proxy."""
-        body = b"" if request is None else request.SerializeToString()
-        media = "application/protobuf"
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request(method, path, body, {"content-type": media, "accept": media})
-            response = connection.getresponse()
-            content = response.read()
-        except http.client.HTTPException as error:
-            raise OSError(f"no answer on {path}: {error!r}") from error
-        finally:
-            connection.close()
-        if response.status != 200:
-            raise OSError(f"answer {response.status} on {path}: {content[:200]!r}")
-        return content
 
     def _spawn(self, command: list[str], sink: IO[bytes]) -> subprocess.Popen[bytes]:
         # a session of its own: the terminal's Ctrl-C must reach us alone, or children vanish meanwhile
@@ -172,16 +152,14 @@ def private_superlink(startup_timeout: float, ray_address: str | None = None) ->
                 shutil.rmtree(link.home, ignore_errors=True)
 
 
-def _environment(home: Path, ray_address: str | None) -> dict[str, str]:
-    """Return the environment of the SuperLink: nothing asks the network or is shared with other runs."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= {
+def environment(home: Path) -> dict[str, str]:
+    """The environment of a Flower process at home in `home`: nothing asks the network or is shared with others."""
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return inherited | {
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # or each run calls uv sync
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TMPDIR": str(home),
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",  # the log is read while the run goes on
@@ -190,10 +168,13 @@ def _environment(home: Path, ray_address: str | None) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": os.pathsep.join(_import_paths()),
     }
-    if ray_address is not None:
-        environment["RAY_ADDRESS"] = ray_address
-        del environment["RAY_TMPDIR"]
-    return environment
+
+
+def ray_environment(home: Path, ray_address: str | None) -> dict[str, str]:
+    """What a simulation's environment adds: its own Ray at home in `home`, or the cluster's address."""
+    where = {"RAY_TMPDIR": str(home)} if ray_address is None else {"RAY_ADDRESS": ray_address}
+    # The scenario is the user's own, as it is in the user's own process.
+    return {"RAY_USAGE_STATS_ENABLED": "0", "FEDMAC_ALLOW_IMPORTS": "1"} | where
 
 
 def _import_paths() -> list[str]:
@@ -206,14 +187,16 @@ def _import_paths() -> list[str]:
     ]
 
 
-def _script(name: str) -> str:
+def script(name: str) -> str:
+    """Path of one of Flower's programs, beside this Python."""
     path = Path(sys.executable).parent / name
     if not path.exists():
         raise EngineError(f"{path} is missing: install Flower beside {sys.executable}")
     return str(path)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

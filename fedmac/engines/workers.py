@@ -27,8 +27,18 @@ from strategies.cohort import BadPayload, Metrics
 LANES = 16
 """Updates are added up in this many lanes, whatever the number of workers, so that rounding does not depend on it."""
 
+FIRST_NODE = 2
+"""Node id of device 0 (1 is the SuperLink's)."""
+
 ROWS = 2
 """Superpositions that fit the shared buffer at once."""
+
+
+EachWork = tuple[int, NDArray[np.floating], Mapping[str, Any]]
+"""A device, the model that it gets, and the server's configuration."""
+
+EachAnswer = tuple[NDArray[np.floating], int, float] | str
+"""The trained model, number of examples and mean loss; or why the device failed."""
 
 
 class WorkerDied(RuntimeError):
@@ -135,11 +145,32 @@ class Lanes:
         """Let the app of each addressed device handle its message; what a device keeps between messages lives here."""
         return [self._handle(device, message) for device, message in messages]
 
+    def train_each(self, work: Sequence[EachWork]) -> list[EachAnswer]:
+        """Train devices, each from a model and with a configuration of its own, one after the other."""
+        return [self._train_one(*one) for one in work]
+
+    def _train_one(self, device: int, received: NDArray[np.floating], config: Mapping[str, Any]) -> EachAnswer:
+        try:
+            state, examples, loss = self.workplace.train(torch.from_numpy(received), device, config)
+            return state.cpu().numpy().copy(), examples, loss
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+    def device_states(self) -> dict[int, RecordDict]:
+        """What each device keeps between messages, of those that have got any here."""
+        return {device: context.state for device, context in self.contexts.items()}
+
+    def restore_device_states(self, states: Mapping[int, RecordDict]) -> None:
+        """Let devices go on with these states."""
+        self.contexts = {device: self._context(device, state) for device, state in states.items()}
+
+    def _context(self, device: int, state: RecordDict) -> Context:
+        config: dict[str, Any] = {"partition-id": device, "num-partitions": len(self.workplace.data.parts)}
+        return Context(1, FIRST_NODE + device, config, state, {})
+
     def _handle(self, device: int, message: Message) -> Message:
         if device not in self.contexts:
-            node = message.metadata.dst_node_id
-            config: dict[str, Any] = {"partition-id": device, "num-partitions": len(self.workplace.data.parts)}
-            self.contexts[device] = Context(1, node, config, RecordDict(), {})
+            self.contexts[device] = self._context(device, RecordDict())
         try:
             return self.app(message, self.contexts[device])
         except Exception as error:
@@ -282,6 +313,24 @@ class Team:
         parts = [[one for one in messages if one[0] % count == worker] for worker in range(count)]
         answers = [iter(answer) for answer in self._each("handle", [(part,) for part in parts])]
         return [next(answers[device % count]) for device, _ in messages]
+
+    def train_each(self, work: Sequence[EachWork]) -> list[EachAnswer]:
+        """As :meth:`Lanes.train_each`, in the order given; a device is always served by the same worker."""
+        count = max(1, len(self.connections))
+        parts = [[one for one in work if one[0] % count == worker] for worker in range(count)]
+        answers = [iter(answer) for answer in self._each("train_each", [(part,) for part in parts])]
+        return [next(answers[device % count]) for device, _, _ in work]
+
+    def device_states(self) -> dict[int, RecordDict]:
+        """What each device keeps between messages, by number."""
+        count = max(1, len(self.connections))
+        return {device: state for part in self._each("device_states", [()] * count) for device, state in part.items()}
+
+    def restore_device_states(self, states: Mapping[int, RecordDict]) -> None:
+        """Let each device go on with its state, in the worker that serves it."""
+        count = max(1, len(self.connections))
+        parts = [{n: state for n, state in states.items() if n % count == worker} for worker in range(count)]
+        self._each("restore_device_states", [(part,) for part in parts])
 
     def _add_up(self, rows: int) -> Tensor:
         total = torch.zeros((rows, self.size), dtype=torch.float64)

@@ -384,6 +384,26 @@ def test_the_device_named_is_the_device_taken() -> None:
             compute_device("cuda")
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("name", ["softmax", "mlp", "cnn"])
+def test_devices_that_share_a_gpu_train_as_on_the_cpu(name: str) -> None:
+    shape = (1, 12, 12) if name == "cnn" else (5,)
+    draws = torch.Generator().manual_seed(1)
+    splits = [
+        Split(torch.randn(n, *shape, generator=draws).double(), torch.randint(3, (n,), generator=draws))
+        for n in (7, 20, 11)
+    ]
+    steps = Training(learning_rate=0.1, local_epochs=2, batch_size=4)
+    here, there = (Trainer(build(name, shape, 3, dtype=torch.float64), device) for device in ("cpu", "cuda"))
+    received = here.state.clone()
+    for device, split in enumerate(splits):
+        expected, loss = here.train(received, split, steps, seed=0, round=1, device=device)
+        found, found_loss = there.train(received, split, steps, seed=0, round=1, device=device)
+        # the same batches in float64; sums may be taken in another order
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-9, atol=1e-12)
+        assert found_loss == pytest.approx(loss, rel=1e-9)
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 7])
 def test_a_number_of_batches_is_that_many_of_the_epochs_batches(count: int) -> None:
     epochs = seen_by(Training(learning_rate=0.1, local_epochs=3, batch_size=8))

@@ -73,7 +73,7 @@ def test_a_reply_carries_symbols_norm_and_metrics_and_never_the_model(order: Tra
     assert symbols.shape == (order.build_code().uses(SIZE),)
     assert dict(reply.content.config_records[TRANSMISSION_KEY]) == {
         "device": 3, "norm": pytest.approx(np.linalg.norm(update()), rel=1e-9), "size": SIZE,
-        "seconds": pytest.approx(0.0, abs=60.0),
+        "seconds": pytest.approx(0.0, abs=60.0), "seed": order.seed,
     }  # fmt: skip
     assert dict(reply.content.metric_records["metrics"]) == {"num-examples": 5, "own": 2.5}
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedmac.build import build_workplace, rehearse
+from fedmac.build import rehearse
+from fedmac.build_devices import build_workplace
 from fedmac.record import read_rounds
 from fedmac.runs import Run
 from fedmac.scenario import Scenario

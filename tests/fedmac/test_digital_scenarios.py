@@ -143,7 +143,8 @@ def test_the_power_limit_is_that_of_the_scenario_whichever_way_it_is_said() -> N
 
 @pytest.mark.parametrize("strategy", ["krum", "multikrum", "fedmedian", "fedtrimmedavg", "bulyan", "qfedavg"])
 def test_strategies_that_need_each_update_can_be_named(strategy: str, tmp_path: Path) -> None:
-    rounds = ran(tmp_path / "run", [{"name": "only", "strategy": {"name": strategy}}])["only"]
+    own = {"beta": 0.25} if strategy == "fedtrimmedavg" else {}  # of four devices the least that takes one away
+    rounds = ran(tmp_path / "run", [{"name": "only", "strategy": {"name": strategy} | own}])["only"]
     assert rounds[-1]["test_loss"] < rounds[0]["test_loss"]
 
 

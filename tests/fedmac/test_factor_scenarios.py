@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from channel import FACTOR_CODECS
 from channel.codecs.factor_layers import layers_bits
-from fedmac.build import build_workplace, rehearse
+from fedmac.build import rehearse
+from fedmac.build_devices import build_workplace
 from fedmac.codec_figures import FACTORS_AT, factor_figures
 from fedmac.record import MEASURED
 from fedmac.scenario import Scenario

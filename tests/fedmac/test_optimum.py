@@ -11,7 +11,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import fedmac
-from fedmac.build import build_workplace
+from fedmac.build_devices import build_workplace
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
 from tests.fedmac.command_line import Command

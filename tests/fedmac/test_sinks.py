@@ -12,7 +12,7 @@ import pytest
 import fedmac
 from fedmac import sinks
 from fedmac.scenario_errors import ScenarioError
-from fedmac.sinks import SINKS, check_sinks, figures, open_sinks
+from fedmac.sinks import EXTRAS, SINKS, check_sinks, figures, open_sinks
 from tests.fedmac.small_scenario import small
 
 RECORD = {
@@ -94,13 +94,18 @@ def test_an_unknown_sink_is_refused_with_those_that_are_there() -> None:
         check_sinks(["excel"])
 
 
+def test_every_sink_has_its_extra() -> None:
+    assert set(SINKS) == set(EXTRAS)
+
+
 @pytest.mark.parametrize("name", SINKS)
 def test_a_sink_that_is_not_installed_is_refused_with_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(sinks, "find_spec", lambda _: None)
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    with pytest.raises(ScenarioError, match=rf"sink = '{name}': not installed.*pip install -e '\.\[{name}\]'"):
+    extra, package = EXTRAS[name]
+    monkeypatch.delitem(sys.modules, package, raising=False)
+    with pytest.raises(ScenarioError, match=rf"sink = '{name}': not installed.*pip install -e '\.\[{extra}\]'"):
         fedmac.run(small(), out=tmp_path / "r", sinks=[name])
     assert not (tmp_path / "r").exists()
 

@@ -165,7 +165,7 @@ def fake_superlink(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -
     script = tmp_path / "fake"
     script.write_text(f"#!{sys.executable}\n{code}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(superlink, "_script", lambda _name: str(script))
+    monkeypatch.setattr(superlink, "script", lambda _name: str(script))
 
 
 def test_a_superlink_that_dies_is_reported_with_the_end_of_its_log(
@@ -300,6 +300,6 @@ def test_only_the_last_traceback_of_this_run_is_quoted(tmp_path: Path) -> None:
     head = "Traceback (most recent call last):\n"
     old = f"{head}  File a\nKeyError: 'an older run'\n"
     log.write_text(f"{old}{head}  File b\nValueError: first\nnoise\n{head}  File c\nOSError: disk\nExit Code: 700\n")
-    assert flower._traceback(log, len(old)) == f"{head}  File c\nOSError: disk"
+    assert flower.last_traceback(log, len(old)) == f"{head}  File c\nOSError: disk"
     log.write_text("killed\n")
-    assert flower._traceback(log, 0) == "killed"
+    assert flower.last_traceback(log, 0) == "killed"

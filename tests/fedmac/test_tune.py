@@ -19,7 +19,7 @@ import torch
 from pandas.testing import assert_frame_equal
 
 from clients.data import FederatedData
-from fedmac import build
+from fedmac import build_devices
 from fedmac.record import FolderInTheWay, RecordError, RunFolder
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
@@ -108,14 +108,14 @@ def test_test_rows_are_not_looked_at_and_do_not_matter(monkeypatch: pytest.Monke
     assert not [name for record in noted for name in record if name.startswith("test_")]
     assert {record["round"] for record in noted if "validation_accuracy" in record} == {0, 1, 2, 3}
 
-    built = build.build_data
+    built = build_devices.build_data
 
     def with_garbage(scenario: Scenario, seed: int) -> FederatedData:
         data = built(scenario, seed)
         garbage = replace(data.test, inputs=torch.full_like(data.test.inputs, torch.nan))
         return replace(data, test=garbage)
 
-    monkeypatch.setattr(build, "build_data", with_garbage)
+    monkeypatch.setattr(build_devices, "build_data", with_garbage)
     assert_frame_equal(tune(small(), OVER, trials=3, seeds=2, jobs=1, out="garbage").trials, honest.trials)
 
 

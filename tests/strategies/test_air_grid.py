@@ -444,6 +444,8 @@ class Renamed(fleet.MessageGrid):
         replies = list(super().send_and_receive(messages))
         for message, node in zip(messages, nodes, strict=True):
             message.metadata.dst_node_id = node
+        for reply in replies:
+            reply.metadata.__dict__["_src_node_id"] = self.ids[reply.metadata.src_node_id - FIRST_NODE]
         of_mute = {m.metadata.message_id for m in messages if m.metadata.dst_node_id in self.mute}
         return [reply for reply in replies if reply.metadata.reply_to_message_id not in of_mute]
 

@@ -176,7 +176,7 @@ def test_the_reply_names_the_nodes_it_is_the_mean_of() -> None:
     reception: Mapping[str, Any] = exchange.reply.content.config_records[RECEPTION_KEY]
     assert reception["nodes"] == [FIRST_NODE, FIRST_NODE + 2, FIRST_NODE + 3]
     assert exchange.record["devices"] == [0, 2, 3]
-    assert exchange.record["failures"] == [{"device": 1, "reason": "RuntimeError: no signal"}]
+    assert exchange.record["failures"] == [{"device": 1, "reason": "RuntimeError: no signal", "kind": "error"}]
     for name in ("small", "large"):
         np.testing.assert_allclose(exchange.means[name], mean_of(name, [0, 2, 3]), rtol=1e-9)
 

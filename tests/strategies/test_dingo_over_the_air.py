@@ -580,7 +580,7 @@ def test_a_scenario_that_works_is_accepted(tables: dict[str, Any]) -> None:
 
 
 def test_a_run_records_what_the_iterations_tell() -> None:
-    from fedmac.build import build_workplace
+    from fedmac.build_devices import build_workplace
 
     variant = Scenario.load(scenario()).resolve()[0]
     work = build_workplace(variant.scenario, 0)

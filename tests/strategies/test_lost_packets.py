@@ -79,15 +79,15 @@ SENT_FOR_NOTHING: dict[str, tuple[Tamper, str]] = {
     "another codec": (made_by(EDEN(bits=2), torch.ones(SIZE)), "packet lost: .*made by another codec"),
     "too large": (
         made_by(fine(), torch.full((SIZE,), 1e300, dtype=torch.float64)),
-        r"the update's norm is inf, expected at most 1e\+100",
+        r"the update's norm is inf, expected at most",
     ),
 }
 NOT_SENT: dict[str, tuple[Tamper, str]] = {
     "no packet": (without_packet, r"carries no packet.*clients\.transmit"),
-    "no array": (garbled, "the packet cannot be read"),
-    "no bytes": (with_array(np.zeros(3)), r"the packet has dtype <f8 and shape \(3,\), expected bytes"),
-    "a matrix": (with_array(np.zeros((3, 3), np.uint8)), r"shape \(3, 3\), expected bytes"),
-    "nothing": (with_array(np.zeros(0, np.uint8)), r"shape \(0,\), expected bytes"),
+    "no array": (garbled, "the packet's bytes cannot be read"),
+    "no bytes": (with_array(np.zeros(3)), "the packet's bytes have dtype <f8, expected uint8"),
+    "a matrix": (with_array(np.zeros((3, 3), np.uint8)), r"shape \(3, 3\), expected 1 to 1170"),
+    "nothing": (with_array(np.zeros(0, np.uint8)), r"shape \(0,\), expected 1 to 1170"),
     "weight zero": (with_weight(0), "num-examples.* is 0, expected a positive number"),
     "an error": (lambda reply: fleet.error_reply(reply, "battery empty"), "battery empty"),
     "no reply": (lambda reply: None, "no reply in time"),

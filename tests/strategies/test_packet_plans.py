@@ -162,10 +162,11 @@ def test_another_run_begins_without_experience() -> None:
         np.testing.assert_array_equal(here, there)
 
 
-def test_a_device_that_makes_up_its_weight_or_norm_ends_no_run() -> None:
+@pytest.mark.parametrize(("weight", "norm"), [(1e308, 1.0), (30, 1e100)])
+def test_a_device_that_makes_up_its_weight_or_norm_does_not_get_the_others_budget(weight: float, norm: float) -> None:
     def boasting(reply: Message) -> Message:
-        reply.content.metric_records["metrics"]["num-examples"] = 1e308
-        reply.content.config_records["fedmac.transmission"]["norm"] = 1e100
+        reply.content.metric_records["metrics"]["num-examples"] = weight
+        reply.content.config_records["fedmac.transmission"]["norm"] = norm
         return reply
 
     work = fleet.workplace()
@@ -175,7 +176,9 @@ def test_a_device_that_makes_up_its_weight_or_norm_ends_no_run() -> None:
     start, nodes = fleet.initial(work), air.get_node_ids()
     for round in (1, 2):
         air.send_and_receive(fleet.train_messages(start, nodes, round=round))
-    assert records[1]["devices"] == [1], "it gets the whole budget, which is what it asked for"
+    for record in records:
+        assert record["devices"] == [0, 2, 3]
+        assert [failure["device"] for failure in record["failures"]] == [1]
 
 
 def test_a_reply_without_a_norm_is_no_packet() -> None:

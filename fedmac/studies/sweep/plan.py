@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmac.budget import Budget, budget_of
-from fedmac.build import build_data, build_model
+from fedmac.build_devices import build_data, build_model
 from fedmac.record import ROUNDS, folder_of, read_rounds
 from fedmac.scenario import Scenario, Variant
 from fedmac.studies.processes import run_in_processes

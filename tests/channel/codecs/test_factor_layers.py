@@ -171,3 +171,12 @@ def test_any_layers_are_decoded_to_as_many_finite_entries_in_their_dtype(
     assert decoded.shape == (size,)
     assert decoded.dtype == dtype
     assert bool(torch.isfinite(decoded).all())
+
+
+def test_a_few_bytes_that_stand_for_very_many_symbols_are_refused_by_the_layers_that_the_model_has() -> None:
+    """Sixteen thousand rows of zeros take 200 bytes, and would be decoded to gigabytes for a layer of one output."""
+    wide = FactoredLayer(torch.zeros(LARGEST_BATCH, 1), torch.zeros(LARGEST_BATCH, 72), bias=False)
+    packet = encode_layers(FINEST, [wide], seed=0, packing="entropy")
+    with pytest.raises(PacketError, match=r"layers of sizes \[\(1, 72\)\]; the update's are \[\(9, 8\)\]"):
+        decode_layers(FINEST, packet, seed=0, size=72, layers=[(9, 8)])
+    assert decode_layers(FINEST, packet, seed=0, size=72, layers=[(1, 72)]).shape == (72,)

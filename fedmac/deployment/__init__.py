@@ -1,0 +1,1 @@
+"""A federation of real devices: its keys and certificates, its server, its devices."""

@@ -1,0 +1,190 @@
+"""A deployment's SuperLink as an engine: the run goes to it, is followed, and leaves it running.
+
+The ServerApp runs on the SuperLink's machine and writes the run folder there; the rounds are read from that folder as
+they appear, so that the command and the SuperLink must share it: one machine, or one volume.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fedmac.deployment.control import Control, NoAnswer, Scalar
+from fedmac.deployment.folders import SERVER_FILE, ServerFolder, check_address, device_name
+from fedmac.deployment.refusals import BadDeployment
+from fedmac.engines.flower import last_traceback
+from fedmac.engines.processes import termination_raises, uninterrupted
+from fedmac.engines.superlink import EngineError
+from fedmac.scenario_errors import ScenarioError
+
+_POLL_SECONDS = 1.0
+_PATIENCE_SECONDS = 30.0  # a SuperLink that is busy or is being started again may miss some questions
+_STOP_SECONDS = 20.0
+_LAST_LOGS_SECONDS = 10.0
+
+
+def superlink_at(where: str) -> Control:
+    """The SuperLink that ``engine.superlink`` names.
+
+    Parameters
+    ----------
+    where : str
+        A deployment's folder or its server's (address and authority are in it), ``host:port`` (TLS, with the system's
+        authorities), or ``http://host:port`` (nothing is encrypted).
+
+    Raises
+    ------
+    ScenarioError
+        If it names none.
+    """
+    try:
+        if Path(where).is_dir():
+            folder = ServerFolder.load(Path(where))
+            return Control(folder.local_address, authority=folder.authority)
+        insecure = where.startswith("http://")
+        address = check_address(where.removeprefix("http://").removeprefix("https://").removesuffix("/"))
+        return Control(address, insecure=insecure)
+    except BadDeployment:
+        accepted = f"a folder with {SERVER_FILE} or server/{SERVER_FILE} in it, host:port, or http://host:port"
+        raise ScenarioError(f"engine.superlink = {where!r}: accepted: {accepted}") from None
+    except OSError as error:
+        raise ScenarioError(f"engine.superlink = {where!r}: its ca.crt cannot be read ({error})") from None
+
+
+def run_on_superlink(
+    app: Path,
+    config: Mapping[str, Scalar],
+    control: Control,
+    *,
+    devices: int,
+    nodes_timeout: float,
+    log: Path,
+    on_poll: Callable[[], None],
+) -> None:
+    """Run a Flower app on a SuperLink that is there already, and return when it has completed.
+
+    Parameters
+    ----------
+    app : Path
+        The app's directory.
+    config : mapping
+        The run's configuration; paths must be absolute.
+    control : Control
+        The SuperLink.
+    devices : int
+        How many SuperNodes must be online.
+    nodes_timeout : float
+        Seconds to wait for them.
+    log : Path
+        File to which what the ServerApp writes is appended.
+    on_poll : callable
+        Called about once a second. What it raises ends the run.
+
+    Raises
+    ------
+    EngineError
+        If the SuperLink does not answer or its certificate is not accepted, SuperNodes are missing, or the run fails.
+        An interruption (Ctrl-C) stops the run on the SuperLink first.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        control.healthy()
+        for orphan in control.unfinished(out=config["out"]):  # its command was killed; nobody else holds the folder
+            _stop(control, orphan)
+        wait_for_devices(control, devices, nodes_timeout)
+        run = control.start(app, config)
+    except NoAnswer as error:
+        raise EngineError(f"engine.superlink: {error}") from None
+    start = log.stat().st_size if log.exists() else 0
+    writer = threading.Thread(target=_write_log, args=(control, run, log), daemon=True)
+    writer.start()
+    with termination_raises():
+        try:
+            status, details = _follow(control, run, on_poll)
+        except BaseException:
+            with uninterrupted():
+                _stop(control, run)
+            raise
+    writer.join(_LAST_LOGS_SECONDS)
+    if status != "finished:completed":
+        trace = last_traceback(log, start)
+        raise EngineError(f"run {run} on {control.address} ended {status}: {details}\n{trace}\n(whole log: {log})")
+
+
+def wait_for_devices(control: Control, devices: int, seconds: float) -> None:
+    """Wait until as many SuperNodes are online as there are devices.
+
+    Raises
+    ------
+    EngineError
+        If there are not exactly as many within `seconds`; it names who is missing.
+    NoAnswer
+        If the SuperLink does not answer.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        nodes = {node.name or str(node.node_id): node.status for node in control.nodes()}
+        online = sorted(name for name, status in nodes.items() if status == "online")
+        if len(online) == devices:
+            return
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_POLL_SECONDS)
+    wanted = [device_name(device) for device in range(devices)]
+    missing = [name for name in wanted if name not in online]
+    names = f" (missing: {_some(missing)})" if set(online) <= set(wanted) else f" ({_some(online) or 'none'})"
+    raise EngineError(
+        f"data.devices = {devices}, but {len(online)} SuperNodes are online at {control.address}{names} after "
+        f"engine.nodes_timeout_s = {seconds:g}; accepted: one for each device (`fedmac deploy device DIR --id K`)"
+    )
+
+
+def _follow(control: Control, run: int, on_poll: Callable[[], None]) -> tuple[str, str]:
+    """Poll until the run is finished; return its status and the details of it."""
+    heard, status, details = time.monotonic(), "", ""
+    while True:
+        try:
+            status, details = control.status(run)
+        except NoAnswer as error:
+            if time.monotonic() > heard + _PATIENCE_SECONDS:
+                raise EngineError(
+                    f"no answer for {_PATIENCE_SECONDS:g} s from the SuperLink: {error}; what was recorded so far is "
+                    "in the run folder, and --resume finishes the run once the SuperLink is back"
+                ) from None
+        else:
+            heard = time.monotonic()
+            if not status:
+                raise EngineError(
+                    f"{control.address}: the SuperLink knows run {run} no longer: it was started anew; --resume "
+                    "finishes the run"
+                )
+        on_poll()
+        if status.startswith("finished"):
+            return status, details
+        time.sleep(_POLL_SECONDS)
+
+
+def _stop(control: Control, run: int) -> None:
+    """Stop the run if the SuperLink can be reached, and wait until it has taken note; its ServerApp ends itself."""
+    deadline = time.monotonic() + _STOP_SECONDS
+    try:
+        control.stop(run)
+        while not control.status(run)[0].startswith("finished") and time.monotonic() < deadline:
+            time.sleep(0.2)
+    except NoAnswer:
+        return  # why the run ends matters more, and a SuperLink that is gone runs nothing
+
+
+def _write_log(control: Control, run: int, log: Path) -> None:
+    try:
+        with log.open("ab", buffering=0) as sink:
+            for text in control.log(run):
+                sink.write(text.encode())
+    except OSError:
+        return  # the run's end is told by its status; a log cut short stays as it is
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
