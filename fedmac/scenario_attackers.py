@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fedmac.scenario_errors import refusal
+from fedmac.scenario_errors import missing, refusal
 from fedmac.scenario_table import Positive, Section, needs
 
 
@@ -32,6 +32,9 @@ class AttackersSection(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> AttackersSection:
+        given = self.model_fields_set - {"count", "devices"}
+        if given and not self.model_fields_set & {"count", "devices"}:
+            raise missing("count", f"but {min(given)} is given", "how many attackers there are, or devices = [...]")
         if self.count and self.devices is not None:
             raise refusal("devices", self.devices, f"count = {self.count} is given too", "one of the two")
         if self.devices is not None and len(set(self.devices)) < len(self.devices):

@@ -70,6 +70,7 @@ class Control:
         self.host = host.removeprefix("[").removesuffix("]")
         self.port = int(port)
         self.seconds = seconds
+        self.authority = authority
         self.tls = None if insecure else ssl.create_default_context(cafile=authority)
 
     def healthy(self) -> None:
@@ -207,7 +208,8 @@ class Control:
     def _why(self, error: Exception) -> str:
         """What went wrong on the way, in words."""
         if isinstance(error, ssl.SSLCertVerificationError):
-            return f"its certificate is not accepted: {error.verify_message}"
+            advice = "" if self.authority else "; accepted: the server's folder, in which its authority's ca.crt is"
+            return f"its certificate is not accepted: {error.verify_message}{advice}"
         if isinstance(error, ssl.SSLError):
             return f"no TLS connection ({error.reason}); does it speak plain HTTP (--insecure)?"
         if isinstance(error, TimeoutError):

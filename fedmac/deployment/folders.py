@@ -123,8 +123,13 @@ class DeviceFolder:
         BadDeployment
             If it is neither, is another device's, or says something that cannot be.
         """
-        name = "device" if device is None else device_name(device)
-        path = _folder(directory, DEVICE_FILE, name)
+        if numbers := _numbers_within(directory):
+            accepted = f"accepted, in the whole deployment's folder: {numbers}"
+            if device is None:
+                raise BadDeployment(f"--id: missing; {accepted}")
+            if not (directory / device_name(device) / DEVICE_FILE).is_file():
+                raise BadDeployment(f"--id {device}: no such device; {accepted}")
+        path = _folder(directory, DEVICE_FILE, "device" if device is None else device_name(device))
         file = path / DEVICE_FILE
         values = _table(file, {"device": int, "devices": int, "superlink": str})
         if device not in (None, values["device"]):
@@ -205,6 +210,14 @@ def check_private(path: Path) -> Path:
     if mode & 0o077:
         raise BadDeployment(f"{path}: mode is {mode:04o}, others may read it; accepted: 0600 (chmod 600 {path})")
     return path
+
+
+def _numbers_within(directory: Path) -> str:
+    """Numbers of the devices whose folders are in this one, few enough for a line; empty if there are none."""
+    found = (re.fullmatch(r"device-(\d+)", path.parent.name) for path in directory.glob(f"device-*/{DEVICE_FILE}"))
+    numbers = sorted(int(match[1]) for match in found if match)
+    shown = [str(number) for number in numbers]
+    return ", ".join(shown if len(shown) <= 8 else [*shown[:3], "…", shown[-1]])
 
 
 def _folder(directory: Path, file: str, within: str) -> Path:

@@ -80,10 +80,11 @@ def compose_file(part: str, words: str, port: int | None = None) -> str:
 def read_me(hosts: tuple[str, ...], port: int, devices: int) -> str:
     """What goes to which machine."""
     last = f"device-{devices - 1}/"
+    count = "1 device" if devices == 1 else f"{devices} devices"
     several = f"`device-0/` to `{last}`" if devices > 1 else "`device-0/`"
     return dedent(
         f"""\
-        # A federation of {devices} devices and a server
+        # A federation of {count} and a server
 
         | folder | goes to | holds secrets |
         |---|---|---|
@@ -104,8 +105,9 @@ def read_me(hosts: tuple[str, ...], port: int, devices: int) -> str:
         * The server's certificate expires: `fedmac deploy renew .` makes the next one; copy `server/server.pem` and
           `server/server.key` to the server and start it again.
         * A device is lost: delete `devices/device-k.pub` from the server's folder and start the server again.
-        * A device gets a new key: `fedmac deploy key device-k.new`, its `.pub` to the server's `devices/`.
+        * A device gets a new key: `fedmac deploy key device.key.new` on the device; the `.pub` becomes
+          `devices/device-k.pub` in the server's folder, the other file `device.key`; start both again.
 
-        The whole story: docs/deployment.md in FedMAC's repository.
+        More: docs/deployment.md in FedMAC's repository.
         """
     )

@@ -149,7 +149,7 @@ def test_every_figure_of_every_round_is_the_same_on_both_engines(folders: tuple[
     # float32 updates are added up before coding (local) or coded and then added up (messages): rounding differs by
     # a few 6e-8; amplitudes, receive scale and the signals' errors follow the norms.
     for there, here in zip(local, flower, strict=True):
-        assert there.keys() - {"wire_down_bytes", "wire_up_bytes"} == here.keys()  # here nothing is sent
+        assert here.keys() - {"wire_down_bytes", "wire_up_bytes"} == there.keys()  # in one process nothing is sent
         for name in there.keys() - NOT_SHARED:
             if isinstance(there[name], float) or (
                 isinstance(there[name], list) and name not in ("failures", "not_asked")

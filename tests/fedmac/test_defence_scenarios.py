@@ -33,6 +33,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"attackers.devices": [4]}, r"attackers\.devices = \[4\]: data\.devices = 4; accepted: numbers from 0 to 3"),
     ({"attackers.devices": [1, 1]}, r"attackers\.devices = \[1, 1\]: a number stands there twice"),
     ({"attackers": {"devices": [1], "count": 1}}, r"attackers\.devices = \[1\]: count = 1 is given too"),
+    ({"attackers": {"kind": "gaussian"}}, r"attackers\.count: missing, but kind is given; accepted: how many"),
     ({"attackers": {"count": 1, "kind": "bribe"}}, r"attackers\.kind = 'bribe': .*sign-flip"),
     ({"attackers": {"count": 1, "kind": "scaled-update"}}, r"attackers\.factor: missing.*accepted: a number > 0"),
     ({"attackers": {"count": 1, "factor": 0.0}}, r"attackers\.factor = 0\.0: accepted: a number > 0"),

@@ -93,8 +93,9 @@ def test_a_certificate_by_another_authority_is_refused(
     other.write_bytes(new_authority("Other")[1])
     with answering({"/health": (200, b"")}, certificates[1]) as address:
         for trusted in (other, None):  # None: the system's authorities
-            with pytest.raises(NoAnswer, match="its certificate is not accepted"):
+            with pytest.raises(NoAnswer, match="its certificate is not accepted") as refusal:
                 Control(address, authority=trusted).healthy()
+            assert ("accepted: the server's folder" in str(refusal.value)) == (trusted is None)
 
 
 def test_plain_and_encrypted_do_not_meet(certificates: tuple[Path, ssl.SSLContext]) -> None:

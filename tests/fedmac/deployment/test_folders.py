@@ -62,6 +62,13 @@ def test_a_device_s_folder_is_not_another_device_s(deployment: Path) -> None:
         DeviceFolder.load(deployment / "device-0", 1)
 
 
+def test_the_whole_deployment_s_folder_needs_a_device_number_that_is_in_it(deployment: Path) -> None:
+    with pytest.raises(BadDeployment, match=r"^--id: missing; accepted, .*: 0, 1$"):
+        DeviceFolder.load(deployment)
+    with pytest.raises(BadDeployment, match=r"^--id 7: no such device; accepted, .*: 0, 1$"):
+        DeviceFolder.load(deployment, 7)
+
+
 def test_a_device_number_beyond_the_federation_is_refused(deployment: Path) -> None:
     file = deployment / "device-1/device.toml"
     file.write_text(file.read_text().replace("device = 1", "device = 2"))
