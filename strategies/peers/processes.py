@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
+import multiprocessing
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.multiprocessing.spawn import (
@@ -22,6 +24,9 @@ from strategies.peers.peer import Held, LocalStep, PeerLost, PeerSystem, Traffic
 from strategies.peers.simulated import PeersRun
 
 T = TypeVar("T")
+
+POLL_SECONDS = 0.05
+"""Between two looks at what processes have returned."""
 
 
 def run_processes(
@@ -78,45 +83,62 @@ def start_peers(
         As of :func:`run_processes`.
     """
     check_peers(peers)
+    pipes = [multiprocessing.get_context("spawn").Pipe(duplex=False) for _ in range(peers)]
+    ours, theirs = [ours for ours, _ in pipes], [theirs for _, theirs in pipes]
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
-        given = (peers, folder, work, local_step, timeout_s)
+        given = (peers, folder, theirs, work, local_step, timeout_s)
         context: ProcessContext = start_processes(_peer, given, peers, join=False, daemon=True)  # type: ignore[no-untyped-call]
         try:
-            _wait(context)
+            for end in theirs:
+                end.close()
+            told = _wait(context, ours)
         finally:
             for process in context.processes:
                 process.kill()
                 process.join()
-        return [pickle.loads(_told(folder, number).read_bytes()) for number in range(peers)]
+            for end in ours:
+                end.close()
+    return [told[number] for number in range(peers)]
 
 
-def _wait(context: ProcessContext) -> None:
-    """Wait for all; at the first failure say whose it was."""
+def _wait(context: ProcessContext, ends: Sequence[Connection]) -> dict[int, Any]:
+    """Wait for all, and read what they return as it comes; at the first failure say whose it was."""
+    told: dict[int, Any] = {}
     try:
-        while not context.join():
-            pass
+        ended = False
+        while not ended:
+            ended = context.join(timeout=POLL_SECONDS)
+            for number, end in enumerate(ends):
+                if number not in told and end.poll():
+                    with suppress(EOFError):  # one that died before it had said all: the next look at it raises
+                        told[number] = end.recv()
     except ProcessExitedException as error:
         ending = error.signal_name or f"exit code {error.exit_code}"
         raise PeerLost(f"the process of peer {error.error_index} ended with {ending}") from error
     except ProcessRaisedException as error:
         reason = str(error).strip().splitlines()[-1]
         raise PeerLost(f"peer {error.error_index} failed: {reason}") from error
+    return told
 
 
 def _peer(
-    number: int, peers: int, folder: str, work: Callable[[CollectivePeer], object], step: LocalStep, timeout_s: float
+    number: int,
+    peers: int,
+    folder: str,
+    ends: Sequence[Connection],
+    work: Callable[[CollectivePeer], object],
+    step: LocalStep,
+    timeout_s: float,
 ) -> None:
     """What one process does."""
+    for other, end in enumerate(ends):
+        if other != number:
+            end.close()
     torch.set_num_threads(1)
     meeting = Path(folder, "meeting").as_uri()
     with joined(step, timeout_s, meeting=meeting, number=number, peers=peers) as peer:
         told = work(peer)
-    _told(folder, number).write_bytes(pickle.dumps(told))
-
-
-def _told(folder: str, number: int) -> Path:
-    """Where a process leaves what its work returned; only this program's own processes write there."""
-    return Path(folder, f"told-{number}")
+    ends[number].send(told)
 
 
 def _run(system: PeerSystem, initial: Vector, steps: int, peer: CollectivePeer) -> tuple[Held, Traffic, float]:
