@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Result
 
 from channel.layout import Layout
 from channel.uplinks import IdealUplink, MeanUplink, Uplink
 from strategies.iterations import Figures, Iterations, Look, NobodyAnswers, Vanished
 from strategies.mean_exchange import WEIGHT_KEY, MeanExchange, Vector
 from strategies.names import SEPARATELY_CODED
+from strategies.own_rounds import OwnRounds
 
 __all__ = [
     "Figures",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 
-class IterativeStrategy(Strategy):
+class IterativeStrategy(OwnRounds):
     """A strategy that makes the exchanges of its iterations itself.
 
     A subclass says in :meth:`begin` what its iterations are. Its weights are those the devices send.
@@ -110,31 +111,6 @@ class IterativeStrategy(Strategy):
                 self.on_iteration(figures)
             note(iteration + 1)
         return result
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Never called: an iteration is several exchanges, which :meth:`start` makes."""
-        return []
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Never called, see :meth:`configure_train`."""
-        return None, None
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Never called: the model is evaluated by the server."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Never called, see :meth:`configure_evaluate`."""
-        return None
-
-    def summary(self) -> None:
-        """Nothing beside the record."""
 
 
 def check_positive(**values: float) -> None:

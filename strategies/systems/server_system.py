@@ -7,11 +7,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Result
 
 from strategies.mean_exchange import Vector
+from strategies.own_rounds import OwnRounds
 
 if TYPE_CHECKING:
     from strategies.systems.server_run import ServerRun, Work
@@ -23,7 +24,7 @@ ACCEPTED, REJECTED, LATE = "accepted", "rejected", "late"
 """What becomes of an update: it moves the model, is too stale, or belongs to a round that is over."""
 
 
-class ServerSystem(Strategy):
+class ServerSystem(OwnRounds):
     """A server that gives its workers the model, and moves it by the updates that come back.
 
     A worker's message is the usual training message with the server's model, and its reply the model after the steps
@@ -151,31 +152,6 @@ class ServerSystem(Strategy):
         workers are sent the model anew.
         """
         self._past = (round, state)
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Never called: :meth:`start` has a loop of its own."""
-        return []
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Never called, see :meth:`configure_train`."""
-        return None, None
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Never called: the model is evaluated by the server."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Never called, see :meth:`configure_evaluate`."""
-        return None
-
-    def summary(self) -> None:
-        """Nothing beside the record."""
 
 
 def staleness_weight(staleness: int, exponent: float) -> float:
