@@ -21,15 +21,12 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -45,47 +42,12 @@ from fedmac.clock.links import Link
 from fedmac.clock.network import Network
 from fedmac.engines.local import FIRST_NODE, LocalGrid
 from strategies.systems.asynchronous import Asynchronous
+from tests.answering_grid import AnsweringGrid
 
 
-class NullGrid(Grid):
-    """Devices that send back what they get."""
-
-    def __init__(self, devices: int) -> None:
-        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1  # who speaks, for Flower's Message
-        self.devices = devices
-        self._replies: dict[str, Message] = {}
-        self._sent = 0
-        self._run = Run.create_empty(run_id=1)
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        return self._run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> list[int]:
-        return [FIRST_NODE + device for device in range(self.devices)]
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        ids = []
-        for message in messages:
-            self._sent += 1
-            message.metadata.__dict__["_message_id"] = f"null-{self._sent}"
-            ids.append(message.metadata.message_id)
-            self._replies[ids[-1]] = Message(message.content, reply_to=message)
-        return ids
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        return [self._replies.pop(i) for i in message_ids]
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        return self.pull_messages(self.push_messages(messages))
+def sent_back(message: Message) -> Message:
+    """What a null model's device answers: what it gets."""
+    return Message(message.content, reply_to=message)
 
 
 def clock_around(grid: Grid, devices: int, flops: float) -> ClockedGrid:
@@ -98,7 +60,7 @@ def clock_around(grid: Grid, devices: int, flops: float) -> ClockedGrid:
 
 def null(devices: int, events: int) -> dict[str, float]:
     """The engine alone."""
-    grid = clock_around(NullGrid(devices), devices, 1.0)
+    grid = clock_around(AnsweringGrid(devices, sent_back), devices, 1.0)
     content = RecordDict({"config": ConfigRecord({"server-round": 1})})
     start, wall = time.process_time(), time.perf_counter()
     grid.push_messages([grid.create_message(content, "train", FIRST_NODE + d, "") for d in range(devices)])
@@ -111,7 +73,7 @@ def null(devices: int, events: int) -> dict[str, float]:
 
 def system(devices: int, events: int) -> dict[str, float]:
     """With the asynchronous server."""
-    grid = clock_around(NullGrid(devices), devices, 1.0)
+    grid = clock_around(AnsweringGrid(devices, sent_back), devices, 1.0)
     rounds = max(1, events // (2 * devices))  # an arrival is two events
     start, wall = time.process_time(), time.perf_counter()
     Asynchronous().start(grid, ArrayRecord({"x": Array(np.zeros(1))}), num_rounds=rounds, timeout=1e9)

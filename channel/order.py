@@ -47,6 +47,10 @@ server knows that a reply is not an earlier one again."""
 ANEW = "anew"
 """Key of the order's record: whether it is the first that the device gets, so that what it kept is of another run."""
 
+KEPT_RUN, KEPT_NUMBER, KEPT_SAFE, KEPT_AFTER = "kept-run", "kept-number", "kept-safe", "kept-after"
+"""Keys of the order's record, for devices that keep on their own disk what the next order needs: the run's name, the
+order's number in it, the last number that a checkpoint stands for, and, in a run that goes on from one, its number."""
+
 NO_PACKET = -1
 """In place of an exchange's seed: a device of which no packet has been decoded yet."""
 

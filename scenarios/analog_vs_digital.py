@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from study import study_arguments, write_table
 
 import fedmac
 from channel import OFDMA, Channel, GapLink, LinkBudget
@@ -37,22 +39,9 @@ RATES = [0.1, 0.3, 1.0, 3.0]
 
 def main() -> None:
     """Run the cells that are missing, and write the table of all that are chosen."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cells whose names hold this text, e.g. '10 dB'")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, help="processes (default: one for each core)")
-    parser.add_argument("--out", type=Path, default=Path("runs/analog-vs-digital"))
-    arguments = parser.parse_args()
-    cells = [name for name in CELLS if arguments.only in name]
-    if not cells:
-        parser.error(f"--only {arguments.only}: accepted: part of a name such as {next(iter(CELLS))!r}")
-    sections = []
-    for name in cells:
-        sections.append(section(name, run(name, arguments)))
-        print(sections[-1], flush=True)
-    sections.append(latency_ratios())
-    print(sections[-1], flush=True)
-    (arguments.out / "table.md").write_text("\n".join(sections), encoding="utf-8")
+    arguments = study_arguments(__doc__, [*CELLS], seeds=3, out="runs/analog-vs-digital")
+    sections = (section(name, run(name, arguments)) for name in arguments.cells)
+    write_table(arguments.out, chain(sections, [latency_ratios()]))
 
 
 def run(name: str, arguments: argparse.Namespace) -> pd.DataFrame:

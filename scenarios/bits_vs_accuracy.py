@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from study import study_arguments, write_table
 
 import fedmac
 from channel.codecs import CODECS
@@ -82,20 +83,10 @@ class Curve:
 
 def main() -> None:
     """Run the cells that are missing, and write the table of all that are chosen."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cells whose names hold this text, e.g. 'softmax iid'")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, help="processes (default: one for each core)")
-    parser.add_argument("--out", type=Path, default=Path("runs/bits-vs-accuracy"))
-    arguments = parser.parse_args()
-    cells = [cell for cell in all_cells() if arguments.only in cell.name]
-    if not cells:
-        parser.error(f"--only {arguments.only}: accepted: part of a name such as {next(all_cells()).name!r}")
-    sections = []
-    for cell in cells:
-        sections.append(section(cell, run(cell, arguments)))
-        print(sections[-1], flush=True)
-    (arguments.out / "table.md").write_text("\n".join(sections), encoding="utf-8")
+    names = [cell.name for cell in all_cells()]
+    arguments = study_arguments(__doc__, names, seeds=5, out="runs/bits-vs-accuracy")
+    cells = (cell for cell in all_cells() if cell.name in arguments.cells)
+    write_table(arguments.out, (section(cell, run(cell, arguments)) for cell in cells))
 
 
 def all_cells() -> Iterator[Cell]:

@@ -15,11 +15,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from study import study_arguments, write_table
 
 import fedmac
 
@@ -63,24 +65,17 @@ class Cell:
 
 def main() -> None:
     """Tune and run the cells that are missing, and write the table of all that are there."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cells whose names hold this text, e.g. 'digits iid'")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, help="runs side by side (default: one for each core)")
-    parser.add_argument("--out", type=Path, default=Path("runs/dingo-over-the-air"))
-    arguments = parser.parse_args()
-    cells = [cell for cell in all_cells() if arguments.only in cell.name]
-    if not cells:
-        parser.error(f"--only {arguments.only}: accepted: part of a name such as {next(all_cells()).name!r}")
-    optima: dict[str, float] = {}
-    sections = []
-    for cell in cells:
-        if cell.data not in optima:
-            (found,) = fedmac.optimum(fedmac.Scenario.load(SCENARIO, DATA[cell.data]))
-            optima[cell.data] = float(f"{found.objective:.9g}")  # the digits that any machine agrees on: to resume
-        sections.append(section(cell, run(cell, optima[cell.data], arguments)))
-        print(sections[-1], flush=True)
-        (arguments.out / "table.md").write_text("\n".join(sections), encoding="utf-8")
+    names = [cell.name for cell in all_cells()]
+    arguments = study_arguments(__doc__, names, seeds=5, out="runs/dingo-over-the-air")
+    cells = (cell for cell in all_cells() if cell.name in arguments.cells)
+    write_table(arguments.out, (section(cell, run(cell, optimum(cell.data), arguments)) for cell in cells))
+
+
+@cache
+def optimum(data: str) -> float:
+    """The least value of the objective on a data set, in the digits that any machine agrees on: to resume."""
+    (found,) = fedmac.optimum(fedmac.Scenario.load(SCENARIO, DATA[data]))
+    return float(f"{found.objective:.9g}")
 
 
 def all_cells() -> Iterator[Cell]:
@@ -88,11 +83,11 @@ def all_cells() -> Iterator[Cell]:
     return (Cell(*chosen) for chosen in product(DATA, PARTITIONS, DEVICES, SNRS_DB))
 
 
-def run(cell: Cell, optimum: float, arguments: argparse.Namespace) -> dict[str, list[pd.DataFrame]]:
+def run(cell: Cell, least: float, arguments: argparse.Namespace) -> dict[str, list[pd.DataFrame]]:
     """The rounds of each method under each seed, in one cell."""
     folder = arguments.out / cell.name.replace(" ", "-")
     scenario: Any = SCENARIO
-    settings = cell.settings | {"evaluation.optimum": optimum}
+    settings = cell.settings | {"evaluation.optimum": least}
     for number, (variants, over) in enumerate(TUNED.items()):
         written = folder / f"tuned-{number}.toml"
         fedmac.tune(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from channel.order import BLOCKS_KEY, ORDER_KEY, SCALARS_KEY
 from strategies.received import Metrics
-from strategies.refusal import ERROR, NO_REPLY, Failure, said
+from strategies.refusal import ERROR, NO_REPLY, UNREADABLE_REPLY, Failure, said
 
 ENERGY_SHARE = "energy-share"
 """Key of a training message's configuration: what its exchange may use of the energy granted to one (default 1)."""
@@ -54,8 +54,15 @@ def reason_of(reply: Message | None) -> str:
 
 
 def failure_of(device: int, reply: Message | None) -> Failure:
-    """Of a device whose reply is an error, or is not there."""
-    return Failure(device, reason_of(reply), NO_REPLY if reply is None else ERROR)
+    """Of a device whose reply is an error, made-up bytes (which count against it), or is not there."""
+    if reply is None:
+        return Failure(device, reason_of(reply), NO_REPLY)
+    return Failure(device, reason_of(reply), "unreadable" if is_unreadable(reply) else ERROR)
+
+
+def is_unreadable(reply: Message) -> bool:
+    """Whether it stands in the place of bytes that make no message."""
+    return reply.has_error() and reply.error.code == UNREADABLE_REPLY
 
 
 def model_of(message: Message) -> dict[str, NDArray[Any]]:

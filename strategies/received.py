@@ -20,6 +20,9 @@ Metrics = Mapping[str, int | float | list[int] | list[float]]
 LARGEST_NORM = 1e100
 """Largest norm of an update that is believed: power control squares it."""
 
+SMALLEST_NORM = 1 / LARGEST_NORM
+"""A smaller norm counts as none: divided by its square, nothing is finite."""
+
 LARGEST_NORMS: Mapping[str, float] = {"float64": LARGEST_NORM, "float32": 1e18, "float16": 65504.0}
 """The same by the dtype of the model: added to it, and squared by strategies, it must not overflow."""
 
@@ -145,7 +148,7 @@ def check_seed(message: Message, seed: int) -> None:
 
 
 def read_norm(transmission: Mapping[str, object], key: str = "norm", largest: float = LARGEST_NORM) -> float:
-    """The norm that a device says its update has.
+    """The norm that a device says its update has; 0 below :data:`SMALLEST_NORM`.
 
     Raises
     ------
@@ -157,7 +160,7 @@ def read_norm(transmission: Mapping[str, object], key: str = "norm", largest: fl
         raise BadPayload(
             f"the update's norm is {shown(norm)}, expected a finite number >= 0, at most {largest:g}", "norm"
         )
-    return float(norm)  # type: ignore[arg-type]
+    return float(norm) if norm >= SMALLEST_NORM else 0.0  # type: ignore[arg-type, operator]
 
 
 def read_seconds(message: Message) -> float | None:

@@ -26,6 +26,9 @@ BAD_KINDS = frozenset(
 )  # fmt: skip
 """Kinds of failures that a device brings about by what it sends."""
 
+UNREADABLE_REPLY = 1000
+"""Code of the error in the place of a reply whose bytes make no message; none of Flower's own."""
+
 LONGEST_REASON = 600
 """Characters of what is recorded of a failure, of which a device may choose any."""
 

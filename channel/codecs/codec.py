@@ -245,8 +245,11 @@ def _times_power_of_two(x: Tensor, exponent: int) -> Tensor:
     """x times 2 to the exponent: float64 for float64, else float32; a copy."""
     if x.dtype != torch.float64 and -126 <= exponent <= 127:
         return x.float() * 2.0**exponent
-    half = exponent // 2  # 2 to the exponent may itself be beyond float64
-    return x.double() * 2.0**half * 2.0 ** (exponent - half)
+    wide = x.double()
+    while exponent:  # 2 to the exponent may itself be beyond float64
+        step = max(-1000, min(1000, exponent))
+        wide, exponent = wide * 2.0**step, exponent - step
+    return wide
 
 
 def _check_form(update: Tensor) -> None:

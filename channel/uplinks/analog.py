@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from channel.channel import Channel, ChannelState, Pilots
+from channel.channel import Channel, Pilots
 from channel.codes import BlockLinearCode, Code
 from channel.codes.symbol_scale import symbol_scale
 from channel.impairments import ADC, Amplifier
 from channel.ledger import Cost
-from channel.mac import receive
 from channel.memory import restore_into, state_of
 from channel.order import TransmitOrder
 from channel.power import BlockPlanner, Combining, Optimised, Planner, PowerControl
 from channel.randomness import generator, key
 from channel.uplinks.alignment import Alignment, align
-from channel.uplinks.norm_bound import BoundedCohort, NormBound
-from channel.uplinks.receiver import EmulatedReceiver, Receiver
-from channel.uplinks.superposition import (
-    Superposed,
-    per_use,
-    rotated,
-    spread_scale,
-    superpose_symbols,
-    superpose_updates,
-)
+from channel.uplinks.burst import Burst, HeardBurst
+from channel.uplinks.norm_bound import NormBound
+from channel.uplinks.receiver import Receiver
+from channel.uplinks.signal_path import Sent, SignalPath
+from channel.uplinks.transmit_statistics import transmit_statistics
 from channel.uplinks.uplink import (
     CONTROL_BITS,
     Cohort,
@@ -147,7 +139,7 @@ class AnalogUplink(MeanUplink):
                 f"AnalogUplink: norm_bound with {self.code!r}, whose norms are not those of updates; accepted: a "
                 "linear code without error feedback"
             )
-        if self.privacy is not None and not (bound is not None and bound.known and self._is_linear):
+        if self.privacy is not None and not (bound is not None and bound.known and self._path.is_linear):
             raise ValueError(
                 "AnalogUplink: privacy is accounted for with a norm bound that is known, and without erasure, "
                 f"amplifier, adc and receiver; got norm_bound={bound}, erasure={self.erasure}, "
@@ -177,78 +169,112 @@ class AnalogUplink(MeanUplink):
     def receive(self, cohort: Cohort, exchange: int, seed: int, block: int = 0, energy_share: float = 1.0) -> Reception:
         """Power control, superposition, noise, decoding."""
         check_share(energy_share)
-        code, size = self.code_at(exchange), cohort.size
-        uses, code_seed = code.uses(size), self.order(exchange, seed).of_block(block).seed
+        burst = self._burst(cohort, exchange, seed, block, energy_share)
         if self.norm_bound is not None:
-            cohort = self.norm_bound.on(cohort, code, code_seed)
-        state = self.channel.state(exchange, cohort.devices, cohort.total, seed)
+            cohort = self.norm_bound.on(cohort, burst.code, burst.code_seed)
+        self._learn(cohort, burst.limit, seed)
+        alignment = self._align(cohort, burst)
+        heard = self._hear(cohort, alignment, burst)
+        pilots = self._pilots(len(cohort.devices), burst.uses, block)
+        radiated = self._radiated(alignment, heard.sent, burst.uses)
+        record = self._record(cohort, alignment, burst, heard)
+        if pilots.uses:
+            record["pilot_uses"] = pilots.uses
+        if self.receiver is not None:
+            record["lost_blocks"] = heard.lost
+        self._tell_plans(burst, heard, alignment, radiated)
+        cost = Cost(
+            uses=burst.uses + pilots.uses,
+            energy=radiated + pilots.energy,
+            air_time=self.channel.seconds(burst.uses + pilots.uses),
+            bits=CONTROL_BITS * len(cohort.devices),
+        )
+        return Reception(
+            heard.update,
+            cost,
+            record,
+            noise_variance=heard.known_error(alignment.mse),
+            snr=_ratio(burst.granted * float(np.mean(np.abs(burst.state.gains) ** 2)), burst.state.noise_power),
+        )
+
+    def _burst(self, cohort: Cohort, exchange: int, seed: int, block: int, energy_share: float) -> Burst:
+        """The code, the channel and the power limit of a block of an exchange."""
+        code = self.code_at(exchange)
+        uses = code.uses(cohort.size)
         granted = self._power_limit(uses, exchange)
-        limit = granted * energy_share
-        self._learn(cohort, limit, seed)
+        return Burst(
+            exchange=exchange,
+            seed=seed,
+            block=block,
+            size=cohort.size,
+            code=code,
+            code_seed=self.order(exchange, seed).of_block(block).seed,
+            uses=uses,
+            state=self.channel.state(exchange, cohort.devices, cohort.total, seed),
+            granted=granted,
+            limit=granted * energy_share,
+        )
+
+    def _align(self, cohort: Cohort, burst: Burst) -> Alignment:
+        """Power control, and what devices send other than it says: nothing, defiance, noise for privacy."""
         alignment = align(
-            state,
-            cohort.weights * cohort.norms / symbol_scale(code, size),
+            burst.state,
+            cohort.weights * cohort.norms / symbol_scale(burst.code, burst.size),
             cohort.weights,
-            np.full(len(cohort.devices), limit),
+            np.full(len(cohort.devices), burst.limit),
             self.power_control,
             self.combining,
             cohort.devices,
         )
         alignment = alignment.without(cohort.norms == 0)
         if self.defiant:
-            alignment = alignment.at_least(math.sqrt(limit), np.isin(cohort.devices, list(self.defiant)))
+            alignment = alignment.at_least(math.sqrt(burst.limit), np.isin(cohort.devices, list(self.defiant)))
         if self.privacy is not None:
-            alignment = self.privacy.protect(alignment, state, self.channel.noise_power, uses, limit)
-        draws = generator(seed, "noise", exchange, *([block] if block else []))
-        sent = self._send(cohort, alignment, code, code_seed)
-        noise = alignment.receive_scales**2 * (state.noise_power + alignment.added_noise)
-        noise_variance = float(noise.mean())
-        received, lost = self._receive(sent, alignment, state, noise, draws)
-        received = self._erase(received, code, seed)
-        heard = bool(np.any(alignment.amplitudes > 0)) or not np.any(cohort.norms > 0)
-        update = code.decode(received, size, code_seed, noise_variance) if heard else None
+            alignment = self.privacy.protect(alignment, burst.state, self.channel.noise_power, burst.uses, burst.limit)
+        return alignment
 
-        amplitudes = alignment.mean_amplitudes
+    def _hear(self, cohort: Cohort, alignment: Alignment, burst: Burst) -> HeardBurst:
+        """Superposition, noise, decoding."""
+        draws = generator(burst.seed, "noise", burst.exchange, *([burst.block] if burst.block else []))
+        sent = self._path.send(cohort, alignment, burst.code, burst.code_seed)
+        noise = alignment.receive_scales**2 * (burst.state.noise_power + alignment.added_noise)
+        noise_variance = float(noise.mean())
+        received, lost = self._path.receive(sent, alignment, burst.state, noise, draws)
+        received = self._path.erase(received, burst.code, burst.seed)
+        update = None
+        if np.any(alignment.amplitudes > 0) or not np.any(cohort.norms > 0):
+            update = burst.code.decode(received, burst.size, burst.code_seed, noise_variance)
+        return HeardBurst(burst, sent, received, lost, noise_variance, update)
+
+    def _record(self, cohort: Cohort, alignment: Alignment, burst: Burst, heard: HeardBurst) -> dict[str, Any]:
+        """Figures for the run's record."""
         record: dict[str, Any] = {
-            "heard": heard,
+            "heard": heard.update is not None,
             "receive_scale": float(alignment.receive_scales.mean()),
-            "power_limit": limit,
-            "noise_power": state.noise_power,
-            "gains": np.abs(state.gains).tolist(),
-            "amplitudes": amplitudes.tolist(),
-            "signal_mse_measured": float((received - sent.air.wanted).square().mean()),
-            "signal_mse_predicted": alignment.mse if self._is_linear else None,
+            "power_limit": burst.limit,
+            "noise_power": burst.state.noise_power,
+            "gains": np.abs(burst.state.gains).tolist(),
+            "amplitudes": alignment.mean_amplitudes.tolist(),
+            "signal_mse_measured": float((heard.received - heard.sent.air.wanted).square().mean()),
+            "signal_mse_predicted": alignment.mse if self._path.is_linear else None,
         }
-        if warnings := [*alignment.warnings, *self._plan_warnings(exchange)]:
+        if warnings := [*alignment.warnings, *self._plan_warnings(burst.exchange)]:
             record["warnings"] = warnings
-        record |= self._aggregate_error(sent.air, update, code, noise_variance)
+        record |= heard.aggregate_error(self._path.is_linear)
         if self.trace:
-            symbols = cohort.symbols(code, code_seed) if sent.symbols is None else sent.symbols
-            record |= _transmit_statistics(symbols)
-        pilots = self._pilots(len(cohort.devices), uses, block)
-        radiated = self.channel.energy(amplitudes, uses) * sent.radiated
+            symbols = heard.sent.symbols
+            record |= transmit_statistics(cohort.symbols(burst.code, burst.code_seed) if symbols is None else symbols)
+        if self.privacy is not None:
+            noise_power = self.channel.noise_power
+            record |= self.privacy.account(alignment, burst.state, noise_power, burst.uses, cohort.devices)
+        return record
+
+    def _radiated(self, alignment: Alignment, sent: Sent, uses: int) -> Real:
+        """Energies of the symbols, and of the noise that devices add, (K,)."""
+        radiated = self.channel.energy(alignment.mean_amplitudes, uses) * sent.radiated
         if alignment.noise_powers is not None:
             radiated = radiated + self.channel.energy(np.sqrt(alignment.noise_powers), uses)
-        if self.privacy is not None:
-            record |= self.privacy.account(alignment, state, self.channel.noise_power, uses, cohort.devices)
-        self._tell_plans(exchange, code, size, received, noise_variance, alignment, limit, radiated)
-        cost = Cost(
-            uses=uses + pilots.uses,
-            energy=radiated + pilots.energy,
-            air_time=self.channel.seconds(uses + pilots.uses),
-            bits=CONTROL_BITS * len(cohort.devices),
-        )
-        if pilots.uses:
-            record["pilot_uses"] = pilots.uses
-        if self.receiver is not None:
-            record["lost_blocks"] = lost
-        return Reception(
-            update,
-            cost,
-            record,
-            noise_variance=self._known_error(received, code, size, alignment.mse, noise_variance),
-            snr=_ratio(granted * float(np.mean(np.abs(state.gains) ** 2)), state.noise_power),
-        )
+        return radiated
 
     def _pilots(self, devices: int, uses: int, block: int) -> Pilots:
         """Of an exchange in one coherence frame the first block's are those of all."""
@@ -290,75 +316,21 @@ class AnalogUplink(MeanUplink):
         restore_into(self.block_plan, state["block_plan"])
 
     @property
-    def _is_linear(self) -> bool:
-        """Whether the error has the closed form: nothing is wiped out, clipped or rounded."""
-        return not (self.erasure or self.amplifier or self.adc or self.receiver)
+    def _path(self) -> SignalPath:
+        """What symbols go through."""
+        return SignalPath(self.amplifier, self.adc, self.receiver, self.erasure)
 
-    def _send(self, cohort: Cohort, alignment: Alignment, code: Code, code_seed: int) -> _Sent:
-        """What devices radiate, summed up."""
-        scale = spread_scale(code, cohort.size, cohort.norms)
-        air = superpose_updates(cohort, alignment.received * scale, code, code_seed)
-        radiated = cohort.powers if isinstance(cohort, BoundedCohort) else 1.0
-        if self.amplifier is None and self.adc is None and self.receiver is None:
-            return _Sent(air, radiated=radiated)
-        symbols = cohort.symbols(code, code_seed).double()
-        if self.amplifier is None:
-            return _Sent(air, symbols, radiated)
-        clipped = self.amplifier.transmit(symbols)
-        air = replace(air, coded=superpose_symbols(clipped, alignment.received))
-        return _Sent(air, clipped, clipped.square().mean(dim=1).numpy())
-
-    def _receive(
-        self, sent: _Sent, alignment: Alignment, state: ChannelState, noise: Real, draws: np.random.Generator
-    ) -> tuple[Tensor, int]:
-        """Noise on top, antenna by antenna where they are heard or converted one by one; and what the receiver lost."""
-        if self.adc is None and self.receiver is None:
-            power = per_use(noise, len(sent.air.coded)) if len(noise) > 1 else noise[0]
-            return receive(sent.air.coded, power, draws), 0
-        assert sent.symbols is not None
-        uses, arriving = sent.symbols.shape[1], alignment.turned * alignment.amplitudes[:, :, None]
-        combined = torch.zeros(uses, dtype=torch.float64)
-        heard = (self.receiver or EmulatedReceiver()).receive(sent.symbols, arriving, state.noise_power, draws)
-        for antenna, samples in enumerate(heard.samples):
-            converted = samples if self.adc is None else self.adc.receive(samples)
-            weight = alignment.receive_scales * alignment.combiners[:, antenna].conj()
-            combined += per_use(weight.real, uses) * converted + per_use(weight.imag, uses) * rotated(converted)
-        return combined, heard.lost
-
-    def _tell_plans(
-        self,
-        exchange: int,
-        code: Code,
-        size: int,
-        received: Tensor,
-        noise_variance: float,
-        alignment: Alignment,
-        limit: float,
-        radiated: Real,
-    ) -> None:
+    def _tell_plans(self, burst: Burst, heard: HeardBurst, alignment: Alignment, radiated: Real) -> None:
         """Let plans know what the server knows: norms of the mean, and the energy at unit receive scale."""
         if not np.any(alignment.amplitudes > 0):
             return
         if self.plan is not None:
-            entries = len(received) / code.expected_energy_ratio(size)
-            signal = max(0.0, float(received.square().mean()) - noise_variance) * entries
-            needed = entries * float(np.mean(alignment.receive_scales**2)) * limit
-            granted = self.plan.grant(exchange - 1)[1]
-            self.plan.observe(exchange - 1, math.sqrt(signal), needed, min(granted, float(radiated.max())))
-        if isinstance(code, BlockLinearCode) and self.block_plan is not None:
-            self.block_plan.observe(exchange, code.energies(received, noise_variance))
-
-    def _known_error(self, received: Tensor, code: Code, size: int, predicted: float, noise_variance: float) -> float:
-        """Expected squared error of an entry of the mean: power control's own figure, after decoding.
-
-        The receiver knows no norm of the mean; what a code makes of it is reckoned from the power received. Infinite
-        where the code knows no closed form: how much devices have left out is not to be heard.
-        """
-        entries = len(received) / code.expected_energy_ratio(size)
-        misalignment = max(0.0, predicted - noise_variance) * entries
-        signal = code.heard_energy(received, size, noise_variance)
-        error = code.mean_squared_error(size, signal, misalignment, noise_variance) / size
-        return math.inf if math.isnan(error) else error
+            needed = heard.entries * float(np.mean(alignment.receive_scales**2)) * burst.limit
+            granted = self.plan.grant(burst.exchange - 1)[1]
+            norm, spent = math.sqrt(heard.signal_energy()), min(granted, float(radiated.max()))
+            self.plan.observe(burst.exchange - 1, norm, needed, spent)
+        if isinstance(burst.code, BlockLinearCode) and self.block_plan is not None:
+            self.block_plan.observe(burst.exchange, burst.code.energies(heard.received, heard.noise_variance))
 
     def _power_limit(self, uses: int, exchange: int | None = None) -> float:
         """P; of an exchange with a plan what its energy comes to."""
@@ -367,57 +339,6 @@ class AnalogUplink(MeanUplink):
             energy = self.plan.grant(exchange - 1)[1]
         return power_of(self.channel, self.power_limit, energy, uses)
 
-    def _erase(self, received: Tensor, code: Code, seed: int) -> Tensor:
-        wiped = round(self.erasure * len(received))
-        if wiped == 0:
-            return received
-        start = int(generator(seed, "erasure").integers(len(received)))
-        received = received.clone()
-        if code.decoder == "unbiased":  # the others take what is missing for a shorter signal, which it is
-            received *= len(received) / (len(received) - wiped)
-        received[(start + np.arange(wiped)) % len(received)] = 0.0
-        return received
-
-    def _aggregate_error(
-        self, air: Superposed, update: Tensor | None, code: Code, noise_variance: float
-    ) -> dict[str, float | None]:
-        """Squared error of the received mean update, measured and as the code's closed form predicts it."""
-        if air.mean is None or update is None:
-            return {"mse_measured": None, "mse_predicted": None}
-        signal, misalignment, varying = air.energies(code)
-        predicted = code.mean_squared_error(len(air.mean), signal, misalignment, noise_variance, varying)
-        return {
-            "mse_measured": float((update - air.mean).square().sum()),
-            "mse_predicted": predicted if self._is_linear and not math.isnan(predicted) else None,
-        }
-
 
 def _ratio(signal: float, noise: float) -> float:
     return signal / noise if noise > 0 else math.inf
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """What the air sums, the symbols it is of where they were made one by one, and the power they have of the limit."""
-
-    air: Superposed
-    symbols: Tensor | None = None
-    radiated: float | Real = 1.0
-
-
-def _transmit_statistics(symbols: Tensor) -> dict[str, float]:
-    """Peak-to-average power (dB) and energy of the devices' symbol blocks, relative to one unit a use."""
-    power = symbols.double().square()
-    energy = power.mean(dim=1)
-    sending = energy > 0
-    if not bool(sending.any()):
-        return {}
-    papr_db = 10 * torch.log10(power.amax(dim=1)[sending] / energy[sending])
-    spread = energy[sending]
-    return {
-        "papr_db_mean": float(papr_db.mean()),
-        "papr_db_max": float(papr_db.max()),
-        "energy_ratio_min": float(spread.min()),
-        "energy_ratio_max": float(spread.max()),
-        "energy_ratio_std": float((spread - 1).square().mean().sqrt()),
-    }

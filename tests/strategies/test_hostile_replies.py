@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -404,3 +405,11 @@ def test_the_superlink_may_speak_for_a_node_that_is_gone() -> None:
     assert exchange.record["failures"] == [{"device": 1, "reason": "Node Unavailable", "kind": "error"}]
     assert "strays" not in exchange.record
     assert "bad_replies" not in exchange.record
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_norm_whose_square_is_nothing_counts_as_none(link: str) -> None:
+    """Divided by it, the record would not be finite."""
+    tiny, none = (OneExchange(LINKS[link](), tamper={1: with_said(norm=norm)}) for norm in (1e-320, 0.0))
+    json.dumps(tiny.record, allow_nan=False)
+    assert models(tiny) == models(none)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from channel.codecs.codec import in_units
 from channel.codecs.packet import (
     DTYPES,
     OVERHEAD_BITS,
@@ -148,3 +149,16 @@ def test_places_that_do_not_rise_are_refused() -> None:
 def test_values_of_another_count_are_refused() -> None:
     with pytest.raises(ValueError, match=r"symbols: shape \(39,\); expected \(400,\)"):
         write_packet(header(), FIELDS, VALUES | {"symbols": np.zeros(39, dtype=np.int64)})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_exponent_that_a_packet_can_say_gives_finite_numbers(dtype: torch.dtype) -> None:
+    parts = torch.tensor([0.5, 0.0, -1.0], dtype=dtype)
+    largest = torch.finfo(dtype).max
+    for exponent in (2050, 2**15 - 1):
+        great = in_units(parts, Header("fixed", dtype, exponent, 3))
+        assert great.tolist() == [largest, 0.0, -largest]
+    assert in_units(parts, Header("fixed", dtype, -(2**15), 3)).tolist() == [0.0, 0.0, 0.0]
+    # 2 to the exponent is beyond float64, or below its normal numbers, and the product is not
+    assert in_units(2.0**-30 * parts.double(), Header("fixed", torch.float64, 1040, 3))[0] == 2.0**1009
+    assert in_units(2.0**30 * parts.double(), Header("fixed", torch.float64, -1090, 3))[0] == 2.0**-1061
