@@ -8,7 +8,8 @@ every round, batches of 10, one local epoch, for 100 devices with 50 samples eac
 * Flower's engine with FedMAC's app (``fedmac_run.py --engine flower``): the same scenario as on the local engine;
 * pfl-research 0.6 in one process (``pfl_reference.py``, in an environment that ``pfl_environment.py`` makes);
 * a bare loop in one process (``bare_loop.py``), the price of the learning itself;
-* with ``--device cuda``, the local engine on a GPU as well.
+* with ``--device cuda``, the local engine on a GPU as well, with devices one by one and in batches;
+* with ``--batched-devices N``, one worker that trains N devices in one computation, on the CPU too.
 
 How: each figure comes from fresh processes, one at a time, with one thread each (``OMP_NUM_THREADS=1``). The first
 round of a process is left out. Repeats are interleaved (A B C A B C), so that a machine that slows down slows all.
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pfl_python = make_pfl_environment()
         except RuntimeError as error:
             failures.append(f"pfl: {error}")
-    subjects = list_subjects(options.plan, options.skip, options.device == "cuda", pfl_python)
+    subjects = list_subjects(options.plan, options.skip, options.device == "cuda", pfl_python, options.batched_devices)
     # Asked before the work, which is to be the only load of the machine.
     facts = environment()
     time_all(subjects)
@@ -75,6 +76,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time FedMAC's engines against each other and against others.")
     parser.add_argument("--quick", action="store_true", help="few rounds, Flower's engine up to 100 devices only")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda adds the local engine on a GPU")
+    parser.add_argument(
+        "--batched-devices", type=_count, metavar="N", help="also time N devices in one computation (a GPU: default)"
+    )
     parser.add_argument(
         "--skip", type=_names, default=[], help=f"what to leave out, with commas: {', '.join(SKIPPABLE)}"
     )

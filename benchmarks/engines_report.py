@@ -15,7 +15,9 @@ from typing import Any
 ENGINES = {
     "local-1": "FedMAC local, 1 worker",
     "local-2": "FedMAC local, 2 workers",
-    "local-cuda": "FedMAC local, GPU",
+    "local-1-batches": "FedMAC local, 1 worker, devices in batches",
+    "local-cuda": "FedMAC local, GPU, devices one by one",
+    "local-cuda-batches": "FedMAC local, GPU, devices in batches",
     "bare": "bare PyTorch loop, 1 process",
     "pfl": "pfl-research, 1 process",
     "flower": "Flower's engine, plain Flower app, 2 clients at a time",
@@ -23,6 +25,8 @@ ENGINES = {
 }
 UPLINKS = {"ideal": "ideal", "rlc": "RLC, Rayleigh"}
 REFERENCES = ("local-1", "local-2")
+BATCHES = {"local-1-batches": "local-1", "local-cuda-batches": "local-cuda"}
+"""Engines that train devices in batches, and the same that trains them one by one."""
 
 
 @dataclass
@@ -102,6 +106,17 @@ def targets(timings: Iterable[Timing], memory: Iterable[Memory]) -> list[Target]
     return found
 
 
+def batching(timings: Iterable[Timing]) -> list[tuple[Timing, Timing]]:
+    """What was timed both with devices in batches and one by one: pairs of the two."""
+    found = {(t.engine, t.uplink, t.devices): t for t in timings if t.seconds}
+    pairs = [
+        (many, found.get((BATCHES[engine], uplink, devices)))
+        for (engine, uplink, devices), many in found.items()
+        if engine in BATCHES
+    ]
+    return [(many, one) for many, one in pairs if one is not None]
+
+
 def environment() -> dict[str, Any]:
     """The machine, its load at this moment and the versions that matter."""
     packages = ("torch", "flwr", "ray", "numpy", "scipy", "cvxpy")
@@ -128,6 +143,13 @@ def render(facts: dict[str, Any], timings: Sequence[Timing], memory: Sequence[Me
         *(_row(timing, timings) for timing in timings),
         "",
     ]
+    if gains := batching(timings):
+        lines += ["| devices in batches : one by one | uplink | devices | s a round | ratio |"]
+        lines += ["|---|---|---:|---:|---:|"]
+        for many, one in gains:
+            figures = f"{many.median:.3g} : {one.median:.3g} | {many.median / one.median:.3g}"
+            lines.append(f"| {ENGINES[one.engine]} | {UPLINKS[one.uplink]} | {one.devices:,} | {figures} |")
+        lines.append("")
     if memory:
         lines += ["| memory of the local engine, 2 workers | devices | peak PSS (MB) |", "|---|---:|---:|"]
         lines += [f"| {UPLINKS[m.uplink]} | {m.devices:,} | {m.peak_bytes / 1e6:.0f} |" for m in memory]

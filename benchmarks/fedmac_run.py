@@ -67,7 +67,11 @@ def make_scenario(options: argparse.Namespace) -> Scenario:
             "evaluation": {"every": options.rounds + 1},
             **UPLINKS[options.uplink],
         },
-        {"channel.noise_power": 10 ** (-options.snr_db / 10), "engine.memory_mb": options.memory_mb},
+        {
+            "channel.noise_power": 10 ** (-options.snr_db / 10),
+            "engine.memory_mb": options.memory_mb,
+            "engine.batched_devices": options.batched_devices,
+        },
     )
 
 
@@ -90,6 +94,7 @@ def main() -> None:
     parser.add_argument("--snr-db", type=float, default=0.0, help="peak power of one device to noise (0)")
     parser.add_argument("--memory-mb", type=int, default=100, help="of the local engine, for held updates (100)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    parser.add_argument("--batched-devices", type=int, help="of the local engine, in one computation (a GPU: several)")
     parser.add_argument("--devices", type=int, default=100, help="devices, all in every round (100)")
     parser.add_argument("--samples", type=int, default=50, help="samples per device (50)")
     parser.add_argument("--rounds", type=int, default=10, help="timed rounds after one warm-up (10)")

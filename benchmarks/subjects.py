@@ -53,13 +53,16 @@ class Subject:
     repeats: int
 
 
-def local_command(uplink: str, workers: int, devices: int, rounds: int, device: str = "cpu") -> tuple[str, ...]:
-    """The command that times FedMAC's local engine."""
-    return _fedmac("local", uplink, workers, devices, rounds, device)
+def local_command(
+    uplink: str, workers: int, devices: int, rounds: int, device: str = "cpu", batch: int | None = 1
+) -> tuple[str, ...]:
+    """The command that times FedMAC's local engine, `batch` devices at a time (None: as many as it takes by itself)."""
+    batches = () if batch is None else ("--batched-devices", str(batch))
+    return (*_fedmac("local", uplink, workers, devices, rounds), "--device", device, *batches)
 
 
-def _fedmac(engine: str, uplink: str, workers: int, devices: int, rounds: int, device: str = "cpu") -> tuple[str, ...]:
-    own = ("--engine", engine, "--uplink", uplink, "--workers", str(workers), "--device", device)
+def _fedmac(engine: str, uplink: str, workers: int, devices: int, rounds: int) -> tuple[str, ...]:
+    own = ("--engine", engine, "--uplink", uplink, "--workers", str(workers))
     return (sys.executable, str(HERE / "fedmac_run.py"), *own, *_size(devices, rounds))
 
 
@@ -68,8 +71,10 @@ def _size(devices: int, rounds: int) -> tuple[str, ...]:
     return ("--devices", str(devices), "--samples", str(samples), "--rounds", str(rounds))
 
 
-def list_subjects(plan: Plan, skip: Sequence[str], cuda: bool, pfl_python: Path | None) -> list[Subject]:
-    """What is timed, in the order of the table."""
+def list_subjects(
+    plan: Plan, skip: Sequence[str], cuda: bool, pfl_python: Path | None, batch: int | None = None
+) -> list[Subject]:
+    """What is timed, in the order of the table; with `batch`, also one worker that trains as many devices at a time."""
     subjects = []
     for devices in plan.devices:
         for uplink in ("ideal", "rlc"):
@@ -77,9 +82,9 @@ def list_subjects(plan: Plan, skip: Sequence[str], cuda: bool, pfl_python: Path 
                 if engine not in skip:
                     command = local_command(uplink, workers, devices, plan.rounds)
                     subjects.append(Subject(Timing(engine, uplink, devices), command, plan.repeats))
-            if cuda:
-                command = local_command(uplink, 1, devices, plan.rounds, "cuda")
-                subjects.append(Subject(Timing("local-cuda", uplink, devices), command, plan.repeats))
+            for engine, device, together in _with_batches(cuda, batch):
+                command = local_command(uplink, 1, devices, plan.rounds, device, together)
+                subjects.append(Subject(Timing(engine, uplink, devices), command, plan.repeats))
         size = _size(devices, plan.rounds)
         if "bare" not in skip:
             command = (sys.executable, str(HERE / "bare_loop.py"), *size)
@@ -90,6 +95,16 @@ def list_subjects(plan: Plan, skip: Sequence[str], cuda: bool, pfl_python: Path 
         if "flower" not in skip and devices <= plan.most_flower_devices:
             subjects += _flower_subjects(plan, devices)
     return subjects
+
+
+def _with_batches(cuda: bool, batch: int | None) -> list[tuple[str, str, int | None]]:
+    """Engine, compute device and devices at a time of the rows that show what batches of devices do."""
+    rows: list[tuple[str, str, int | None]] = []
+    if batch is not None:
+        rows.append(("local-1-batches", "cpu", batch))
+    if cuda:
+        rows += [("local-cuda", "cuda", 1), ("local-cuda-batches", "cuda", batch)]
+    return rows
 
 
 def _flower_subjects(plan: Plan, devices: int) -> list[Subject]:

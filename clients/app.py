@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 from torch import Tensor
 
 from channel.layout import Layout
 from channel.order import FACTORS_KEY
 from clients.attack import Attack
+from clients.batched_training import BatchedTrainer
 from clients.clipping import clip_to_norm
-from clients.data import FederatedData
+from clients.data import FederatedData, Split
 from clients.device_profile import within_profile
 from clients.dingo_over_the_air import add_dingo_over_the_air
 from clients.factored_update import factors_record
@@ -117,9 +119,7 @@ class Workplace:
             Mean training loss.
         """
         training, round = self.steps_of(config), int(config.get("server-round", 0))
-        split = self.data.device(device)
-        if self.attack is not None:
-            split = self.attack.data(split, device, self.data.num_classes)
+        split = self._examples(device)
         state, loss = self.trainer.train(
             received,
             split,
@@ -130,6 +130,28 @@ class Workplace:
             factors=factors,
         )
         return self._sent(state, received.to(state.device), device, round), len(split.targets), loss
+
+    def train_together(
+        self, received: Tensor, devices: Sequence[int], config: Mapping[str, Any]
+    ) -> list[tuple[Tensor, int, float]]:
+        """Train `devices` from the received flat state in one computation; for each what :meth:`train` gives.
+
+        States are on the CPU and stay. Raises what :meth:`clients.batched_training.BatchedTrainer.train` raises.
+        """
+        training, round = self.steps_of(config), int(config.get("server-round", 0))
+        splits = [self._examples(device) for device in devices]
+        trained, losses = BatchedTrainer(self.trainer).train(
+            received, splits, training, seed=self.seed, round=round, devices=devices
+        )
+        return [
+            (self._sent(state, received, device, round), len(split.targets), loss)
+            for state, device, split, loss in zip(trained, devices, splits, losses, strict=True)
+        ]
+
+    def _examples(self, device: int) -> Split:
+        """What `device` trains on."""
+        split = self.data.device(device)
+        return split if self.attack is None else self.attack.data(split, device, self.data.num_classes)
 
     def _sent(self, state: Tensor, received: Tensor, device: int, round: int) -> Tensor:
         """The trained state, moved so that its difference to the received one is what the device sends.
@@ -147,15 +169,17 @@ class Workplace:
         return state if update is trained else received + update
 
 
-def client_app(workplace: Callable[[Context, Mapping[str, Any]], Workplace]) -> ClientApp:
+def client_app(workplace: Callable[[Context, Mapping[str, Any]], Workplace], between: Sequence[Mod] = ()) -> ClientApp:
     """A Flower ClientApp, with the mods ``within_profile`` and ``transmit``; `workplace` says where devices work.
 
     Parameters
     ----------
     workplace : callable
         Called with the node's context and the server's configuration for each message; cache what it builds.
+    between : sequence of mods
+        Called between the two.
     """
-    app = ClientApp(mods=[within_profile, transmit])
+    app = ClientApp(mods=[within_profile, *between, transmit])
 
     @app.train()
     def train(message: Message, context: Context) -> Message:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from channel.randomness import key, torch_generator
+from channel.randomness import key
+from clients.batch_order import batches
 from clients.data import Split
 from clients.dense import DenseNetwork
 from clients.factored_step import factored_step
@@ -164,8 +164,7 @@ class Trainer:
             take_step = factored_step(self.model, self.loss.mean, training, factors)
         losses, examples = [], []
         with self._layers_drawing_from(key(seed, "layers", round, device)), self._precision():
-            batches = _batches(inputs, targets, training, seed, round, device)
-            for x, y in itertools.islice(batches, None if training.full_batch else training.local_batches):
+            for x, y in batches(inputs, targets, training, seed=seed, round=round, device=device):
                 losses.append(take_step(x, y))
                 examples.append(y.shape[0])
         mean = torch.dot(torch.stack(losses).double().cpu(), torch.tensor(examples, dtype=torch.float64)) / sum(
@@ -234,24 +233,6 @@ class Trainer:
                 right += int((outputs.argmax(dim=1) == y).sum())
         loss, accuracy = (loss / examples, right / examples) if examples else (math.nan, math.nan)
         return Evaluation(loss, accuracy if self.loss.of_classes else None, examples)
-
-
-def _batches(
-    inputs: Tensor, targets: Tensor, training: Training, seed: int, round: int, device: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets of each step, in an order that (seed, round, device) names."""
-    if training.full_batch:
-        for _ in range(training.local_steps):
-            yield inputs, targets
-        return
-    generator = torch_generator(seed, "batches", round, device)
-    by_epochs = training.local_batches is None or len(targets) == 0
-    for _ in range(training.local_epochs) if by_epochs else itertools.count():
-        order = torch.randperm(len(targets), generator=generator).to(inputs.device)
-        shuffled, labels = inputs[order], targets[order]
-        for first in range(0, len(order), training.batch_size):
-            rows = slice(first, first + training.batch_size)
-            yield shuffled[rows], labels[rows]
 
 
 def compute_device(name: str) -> torch.device:

@@ -18,7 +18,8 @@ from channel.codes import Code
 from channel.layout import Layout
 from channel.uplinks import symbol_scale
 from clients.app import Workplace
-from fedmac.engines.workers import FIRST_NODE, DeviceReport, Team
+from fedmac.engines.lanes import FIRST_NODE, DeviceReport
+from fedmac.engines.workers import Team
 from strategies.cohort import BadPayload, CohortGrid, Failure, Gathered, Metrics, read_weight
 
 
@@ -69,20 +70,30 @@ class LocalGrid(CohortGrid):
     app : ClientApp
         The devices' app, for messages that are not plain training.
     workers : int, default 1
-        Worker processes; 1 trains in this process. Results are identical for every number.
+        Worker processes; 1 trains in this process. Results are identical for every number, to rounding if devices are
+        trained in batches.
     threads : int, default 1
         Threads of each worker's computations.
     memory : int, default 100 MB
         Bytes for the updates held until power control knows all norms; of devices beyond, those whose gain is not
         their weight are trained twice.
+    batch : int, default 1
+        Devices that a process trains side by side in one computation; results are the same to rounding.
     """
 
     def __init__(
-        self, workplace: Workplace, app: ClientApp, *, workers: int = 1, threads: int = 1, memory: int = 10**8
+        self,
+        workplace: Workplace,
+        app: ClientApp,
+        *,
+        workers: int = 1,
+        threads: int = 1,
+        memory: int = 10**8,
+        batch: int = 1,
     ) -> None:
         self.app = app
         self.devices = len(workplace.data.parts)
-        self.team = Team(workplace, app, workers=workers, threads=threads, memory=memory)
+        self.team = Team(workplace, app, workers=workers, threads=threads, memory=memory, batch=batch)
         # Flower's Message constructor asks who is speaking.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
         self._run = Run.create_empty(run_id=1)

@@ -59,6 +59,31 @@ def test_ratios_are_of_medians_and_targets_are_judged_by_them(report: ModuleType
     }
 
 
+def test_batches_of_devices_are_set_against_the_same_devices_one_by_one(report: ModuleType) -> None:
+    timings = [
+        report.Timing("local-1", "ideal", 100, [4.0]),
+        report.Timing("local-1-batches", "ideal", 100, [1.0, 2.0, 9.0]),
+        report.Timing("local-cuda", "ideal", 100, [8.0]),
+        report.Timing("local-cuda-batches", "ideal", 1000, [1.0]),  # of this size nothing else was timed
+    ]
+    text = report.render(report.environment(), timings, [])
+    assert "| FedMAC local, 1 worker | ideal | 100 | 2 : 4 | 0.5 |" in text
+    assert "GPU, devices one by one | ideal | 1" not in text.split("devices in batches : one by one")[1]
+
+
+def test_a_gpu_is_timed_both_with_devices_in_batches_and_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    subjects = importlib.import_module("subjects")
+    plan = subjects.Plan(devices=(100,))
+    found = subjects.list_subjects(plan, subjects.SKIPPABLE, cuda=True, pfl_python=None)
+    ideal = {subject.timing.engine: subject.command for subject in found if subject.timing.uplink == "ideal"}
+    assert ideal["local-cuda"][-4:] == ("--device", "cuda", "--batched-devices", "1")
+    assert ideal["local-cuda-batches"][-2:] == ("--device", "cuda")  # as many as the engine takes by itself
+    (on_cpu, _) = subjects.list_subjects(plan, subjects.SKIPPABLE, cuda=False, pfl_python=None, batch=16)
+    assert on_cpu.timing.engine == "local-1-batches"
+    assert on_cpu.command[-4:] == ("--device", "cpu", "--batched-devices", "16")
+
+
 def test_a_timing_that_failed_keeps_its_row(report: ModuleType) -> None:
     facts = report.environment()
     text = report.render(facts, [report.Timing("pfl", "ideal", 100, failure="no end")], [])
