@@ -39,6 +39,10 @@ class NoAnswer(OSError):
     """The SuperLink was not reached, or what answered is none; the message says at which address, and why."""
 
 
+class NothingThere(NoAnswer):
+    """Nothing listens at the address."""
+
+
 class Refused(NoAnswer):
     """The SuperLink answered, and would not."""
 
@@ -123,7 +127,7 @@ class Control:
         request = messages.StartRunRequest(fab=fab, override_config=user_config_to_proto(dict(config)))
         answer = self._ask("start-run", request, messages.StartRunResponse)
         if not answer.HasField("run_id"):
-            raise Refused(f"{self.address}: the SuperLink has not started the run", http.client.OK)
+            raise Refused(f"{self.address}: the server has not started the run", http.client.OK)
         return answer.run_id
 
     def unfinished(self, **config: Scalar) -> list[int]:
@@ -200,7 +204,8 @@ class Control:
             connection.request(method, path, body, {"content-type": _MEDIA, "accept": media})
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise NoAnswer(f"{self.address}: {self._why(error)}") from None
+            kind = NothingThere if isinstance(error, ConnectionRefusedError) else NoAnswer
+            raise kind(f"{self.address}: {self._why(error)}") from None
         if response.status != http.client.OK:
             raise Refused(f"{self.address}: {_reason(response)}", response.status)
         return response
@@ -211,7 +216,7 @@ class Control:
             advice = "" if self.authority else "; accepted: the server's folder, in which its authority's ca.crt is"
             return f"its certificate is not accepted: {error.verify_message}{advice}"
         if isinstance(error, ssl.SSLError):
-            return f"no TLS connection ({error.reason}); does it speak plain HTTP (--insecure)?"
+            return f"no TLS connection ({error.reason}); a server started with --insecure is at http://{self.address}"
         if isinstance(error, TimeoutError):
             return f"no answer within {self.seconds:g} s"
         if isinstance(error, ConnectionRefusedError):
@@ -233,4 +238,4 @@ def _reason(response: http.client.HTTPResponse) -> str:
     return f"{said or 'no reason given'} (HTTP {response.status})"
 
 
-__all__ = ["GATE", "Control", "NoAnswer", "Refused", "Scalar"]
+__all__ = ["GATE", "Control", "NoAnswer", "NothingThere", "Refused", "Scalar"]

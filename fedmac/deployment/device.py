@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedmac.client_process import first_on_path
 from fedmac.deployment.certificates import check_validity
-from fedmac.deployment.folders import DeviceFolder, check_address, check_port, check_private
+from fedmac.deployment.folders import DeviceFolder, check_address, check_port, check_private, device_name
 from fedmac.deployment.foreground import allow_imports, foreground, threads
 from fedmac.deployment.refusals import BadDeployment
-from fedmac.engines.superlink import EngineError, free_port, script
+from fedmac.deployment.supernode import GAVE_UP
+from fedmac.engines.superlink import EngineError, free_port
+
+_AGAIN_SECONDS = 3.0
 
 _REASONS = {
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not accepted: it must be signed by the authority in "
@@ -20,6 +25,7 @@ _REASONS = {
     "Failed to activate SuperNode": "the server does not know this device's key: device-K.pub must lie in devices/ of "
     "the server's folder, and the server be started again",
     "must be registered": "the server asks for a registered key",
+    "401 Unauthorized": "the server knows this device's key no longer, or the clocks differ (`fedmac doctor DIR`)",
 }
 """What Flower says, and what it means here."""
 
@@ -68,12 +74,17 @@ def run_device(folder: DeviceFolder, options: DeviceOptions, say: Callable[[str]
     command = command_of(folder, options)
     if options.insecure:
         say("INSECURE: nothing is encrypted, and the server does not prove who it is")
-    say(f"device {folder.device} of {folder.devices} connects to {options.superlink or folder.superlink}")
+    say(f"{device_name(folder.device)} (of {folder.devices}) connects to {options.superlink or folder.superlink}")
     more = allow_imports(options.imports) | threads() | first_on_path(folder.state / "bin")
-    with foreground(command, folder.state, say, more) as supernode:
-        while (code := supernode.wait(3600.0)) is None:
-            pass
-        words = supernode.last_words()
+    while True:
+        with foreground(command, folder.state, say, more) as supernode:
+            while (code := supernode.wait(3600.0)) is None:
+                pass
+            words = supernode.last_words()
+        if code != GAVE_UP:
+            break
+        say(f"{device_name(folder.device)} has lost the server, and connects again")
+        time.sleep(_AGAIN_SECONDS)
     why = next((f"{reason}\n" for said, reason in _REASONS.items() if said in words), "")
     raise EngineError(f"Flower's SuperNode exited with {code}: {why}it said:\n{words}")
 
@@ -87,7 +98,13 @@ def command_of(folder: DeviceFolder, options: DeviceOptions) -> list[str]:
         If something on it cannot be.
     """
     port = free_port() if options.port is None else check_port(options.port)
-    command = [script("flower-supernode"), "--superlink", check_address(options.superlink or folder.superlink)]
+    command = [
+        sys.executable,
+        "-m",
+        "fedmac.deployment.supernode",
+        "--superlink",
+        check_address(options.superlink or folder.superlink),
+    ]
     command += ["--host", "127.0.0.1", "--port", str(port), "--node-config", _node_config(folder, options)]
     if options.insecure:
         return [*command, "--insecure"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,6 +103,17 @@ def foreground(
 def _cache(state: Path) -> dict[str, str]:
     """Data and rows are kept in the folder too, unless the caller has another place for them."""
     return {} if "FEDMAC_CACHE" in os.environ else {"FEDMAC_CACHE": str(state / "cache")}
+
+
+def first_on_path(folder: Path, programs: Mapping[str, str]) -> dict[str, str]:
+    """Put Python programs into `folder`; the environment variable by which Flower finds them before its own."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, text in programs.items():
+        program = folder / name
+        program.write_text(f"#!{sys.executable}\n{text}")
+        program.chmod(0o700)
+    path = [str(folder), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    return {"PATH": os.pathsep.join(path)}
 
 
 def allow_imports(allowed: bool) -> dict[str, str]:

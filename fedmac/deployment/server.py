@@ -12,9 +12,10 @@ import tomli_w
 
 from fedmac.deployment.certificates import check_validity
 from fedmac.deployment.control import Control, NoAnswer, Refused
-from fedmac.deployment.folders import SERVER_FILE, ServerFolder, check_private, device_name
-from fedmac.deployment.foreground import Foreground, allow_imports, foreground
+from fedmac.deployment.folders import SERVER_FILE, ServerFolder, check_private, device_name, join_address
+from fedmac.deployment.foreground import Foreground, allow_imports, first_on_path, foreground
 from fedmac.deployment.keys import registered_form
+from fedmac.deployment.patience import PROGRAMS, patient_program
 from fedmac.deployment.refusals import BadDeployment
 from fedmac.engines.superlink import EngineError
 from fedmac.record import write_atomically, writing
@@ -65,8 +66,10 @@ def serve(
         command += ["--ssl-ca-certfile", str(folder.authority), "--ssl-certfile", str(folder.certificate)]
         command += ["--ssl-keyfile", str(folder.key), "--enable-supernode-auth"]
     _write_flower_config(folder, insecure)
-    say(f"starting the SuperLink on {folder.listen}:{folder.port}")
-    with foreground(command, folder.state, say, allow_imports(imports)) as superlink:
+    say(f"starting the server on {join_address(folder.listen, folder.port)}")
+    programs = {name: patient_program(entry_point) for name, entry_point in PROGRAMS.items()}
+    more = allow_imports(imports) | first_on_path(folder.state / "bin", programs)
+    with foreground(command, folder.state, say, more) as superlink:
         control = control_of(folder, insecure=insecure)
         _wait_until_behind_gate(superlink, control, startup_timeout)
         if not insecure:
@@ -98,7 +101,7 @@ def synchronise(control: Control, folder: ServerFolder) -> list[str]:
     for key, device in keys.items():
         if key not in nodes:
             control.register(key, device_name(device))
-            done.append(f"device {device} may take part ({device_name(device)}.pub)")
+            done.append(f"{device_name(device)} may take part")
     for key, node in nodes.items():
         if key not in keys:
             control.unregister(node.node_id)
@@ -145,7 +148,7 @@ def _wait_until_behind_gate(superlink: Foreground, control: Control, seconds: fl
             control.gate()
         except Refused as error:
             raise EngineError(
-                f"the SuperLink is not behind its gate ({error}): every machine could start code on it. It is stopped; "
+                f"the server is not behind its gate ({error}): every machine could start code on it. It is stopped; "
                 "this version of Flower is not the one that FedMAC was made for"
             ) from None
         except NoAnswer as error:

@@ -30,7 +30,7 @@ def clock(address: str, authority: Path | None = None) -> Finding:
     authority : Path, optional
         Certificate of the authority that has signed the SuperLink's; the system's authorities by default.
     """
-    about = f"SuperLink {address}"
+    about = f"server {address}"
     try:
         secure, date, now = _asked(address, authority)
     except ssl.SSLCertVerificationError as error:

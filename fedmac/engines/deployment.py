@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from fedmac.deployment.control import Control, NoAnswer, Scalar
+from fedmac.deployment.control import Control, NoAnswer, NothingThere, Scalar
 from fedmac.deployment.folders import SERVER_FILE, ServerFolder, check_address, device_name
 from fedmac.deployment.refusals import BadDeployment
 from fedmac.engines.flower import last_traceback
 from fedmac.engines.processes import termination_raises, uninterrupted
 from fedmac.engines.superlink import EngineError
+from fedmac.lock import held
+from fedmac.record import FLOWER_LOG, FolderInTheWay
 from fedmac.scenario_errors import ScenarioError
 
 _POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 30.0  # a SuperLink that is busy or is being started again may miss some questions
+_BEGIN_SECONDS = 300.0  # a server whose part that starts ServerApps has ended would leave a run waiting for ever
 _STOP_SECONDS = 20.0
 _LAST_LOGS_SECONDS = 10.0
 
@@ -53,6 +57,52 @@ def superlink_at(where: str) -> Control:
         raise ScenarioError(f"engine.superlink = {where!r}: its ca.crt cannot be read ({error})") from None
 
 
+@contextmanager
+def answering(where: str) -> Iterator[None]:
+    """Say of a SuperLink that does not answer what to do about it; `where` is ``engine.superlink``.
+
+    Raises
+    ------
+    EngineError
+        In place of a ``NoAnswer``.
+    """
+    try:
+        yield
+    except NothingThere as error:
+        folder = where if Path(where).is_dir() else "DIR"
+        raise EngineError(
+            f"engine.superlink: {error}; the server is started with `fedmac deploy server {folder}`"
+        ) from None
+    except NoAnswer as error:
+        raise EngineError(f"engine.superlink: {error}") from None
+
+
+def end_orphan(control: Control, out: Path) -> None:
+    """End the runs whose record is in the folder `out`, and wait until they write there no longer.
+
+    Raises
+    ------
+    EngineError
+        If one goes on writing.
+    NoAnswer
+        If the SuperLink does not answer.
+    """
+    orphans = control.unfinished(out=str(out.absolute()))
+    for orphan in orphans:
+        _stop(control, orphan)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while orphans:
+        try:
+            with held(out / FLOWER_LOG, ""):  # its ServerApp holds it as long as it lives
+                return
+        except FolderInTheWay:
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"{out}: run {orphans[0]} on {control.address} was told to stop, and goes on"
+                ) from None
+        time.sleep(0.2)
+
+
 def run_on_superlink(
     app: Path,
     config: Mapping[str, Scalar],
@@ -74,7 +124,7 @@ def run_on_superlink(
     control : Control
         The SuperLink.
     devices : int
-        How many SuperNodes must be online.
+        How many must be online.
     nodes_timeout : float
         Seconds to wait for them.
     log : Path
@@ -85,14 +135,11 @@ def run_on_superlink(
     Raises
     ------
     EngineError
-        If the SuperLink does not answer or its certificate is not accepted, SuperNodes are missing, or the run fails.
+        If the SuperLink does not answer or its certificate is not accepted, devices are missing, or the run fails.
         An interruption (Ctrl-C) stops the run on the SuperLink first.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        control.healthy()
-        for orphan in control.unfinished(out=config["out"]):  # its command was killed; nobody else holds the folder
-            _stop(control, orphan)
         wait_for_devices(control, devices, nodes_timeout)
         run = control.start(app, config)
     except NoAnswer as error:
@@ -114,7 +161,7 @@ def run_on_superlink(
 
 
 def wait_for_devices(control: Control, devices: int, seconds: float) -> None:
-    """Wait until as many SuperNodes are online as there are devices.
+    """Wait until so many devices are online.
 
     Raises
     ------
@@ -135,34 +182,43 @@ def wait_for_devices(control: Control, devices: int, seconds: float) -> None:
     wanted = [device_name(device) for device in range(devices)]
     missing = [name for name in wanted if name not in online]
     names = f" (missing: {_some(missing)})" if set(online) <= set(wanted) else f" ({_some(online) or 'none'})"
+    there = "1 device is" if len(online) == 1 else f"{len(online)} devices are"
     raise EngineError(
-        f"data.devices = {devices}, but {len(online)} SuperNodes are online at {control.address}{names} after "
-        f"engine.nodes_timeout_s = {seconds:g}; accepted: one for each device (`fedmac deploy device DIR --id K`)"
+        f"data.devices = {devices}, but {there} online at {control.address}{names} after "
+        f"engine.nodes_timeout_s = {seconds:g}; accepted: as many (`fedmac deploy device DIR --id K` starts device-K)"
     )
 
 
 def _follow(control: Control, run: int, on_poll: Callable[[], None]) -> tuple[str, str]:
     """Poll until the run is finished; return its status and the details of it."""
     heard, status, details = time.monotonic(), "", ""
+    begun_by = heard + _BEGIN_SECONDS
     while True:
         try:
             status, details = control.status(run)
         except NoAnswer as error:
             if time.monotonic() > heard + _PATIENCE_SECONDS:
                 raise EngineError(
-                    f"no answer for {_PATIENCE_SECONDS:g} s from the SuperLink: {error}; what was recorded so far is "
-                    "in the run folder, and --resume finishes the run once the SuperLink is back"
+                    f"no answer for {_PATIENCE_SECONDS:g} s from the server: {error}; what was recorded so far is in "
+                    "the run folder, and --resume finishes the run once the server is back"
                 ) from None
         else:
             heard = time.monotonic()
             if not status:
                 raise EngineError(
-                    f"{control.address}: the SuperLink knows run {run} no longer: it was started anew; --resume "
+                    f"{control.address}: the server knows run {run} no longer: it was started anew; --resume "
                     "finishes the run"
                 )
         on_poll()
         if status.startswith("finished"):
             return status, details
+        if status == "running":
+            begun_by = float("inf")
+        if time.monotonic() > begun_by:
+            raise EngineError(
+                f"{control.address}: run {run} is {status} for {_BEGIN_SECONDS:g} s; start the server again, then "
+                "--resume finishes the run"
+            )
         time.sleep(_POLL_SECONDS)
 
 

@@ -229,8 +229,9 @@ def test_missing_devices_are_named_before_anything_is_sent(
     more = ("--set", "data.devices=4", "--set", "engine.nodes_timeout_s=1")
     code, said = finished(start_run(scenario, federation, tmp_path / "out", *more), 60)
     assert code == 1
-    assert "data.devices = 4, but 3 SuperNodes are online" in said
+    assert "data.devices = 4, but 3 devices are online" in said
     assert "(missing: device-3)" in said
+    assert not (tmp_path / "out").exists()
     assert federation.control.unfinished() == []
 
 
@@ -283,7 +284,7 @@ def test_a_server_that_is_killed_ends_the_run_with_advice_and_resume_finishes_it
     federation.server.kill()
     code, said = finished(run, 90)
     assert code == 1
-    assert "--resume finishes the run once the SuperLink is back" in said
+    assert "--resume finishes the run once the server is back" in said
     federation.start_server()
     federation.wait_until_online(3)
     code, said = finished(start_run(scenario, federation, tmp_path / "out", "--set", "rounds=3", "--resume"))
@@ -315,6 +316,52 @@ def test_a_device_that_stands_still_is_left_out_when_the_round_s_time_is_over(
     code, said = finished(run)
     assert code == 0, said
     assert 2 in [failure["device"] for failure in records(tmp_path / "out")[2]["failures"]]
+
+
+@faults
+def test_a_device_that_forges_flower_s_protocol_is_still_no_more_than_a_device_that_is_not_heard(
+    federation: Federation, scenario: Path, tmp_path: Path
+) -> None:
+    federation.devices[2].interrupt()
+    federation.devices[2].wait(60)
+    federation.start_device(2, "-m", "tests.end_to_end.forging_device", str(federation.folder), "2")
+    federation.wait_until_online(3)
+    try:
+        code, said = finished(start_run(scenario, federation, tmp_path / "out"))
+    finally:
+        federation.devices[2].interrupt()  # it says good-bye: a node that is believed to be there cannot come again
+        federation.devices[2].wait(60)
+        federation.start_device(2)
+        federation.wait_until_online(3)
+    assert code == 0, said
+    rounds = records(tmp_path / "out")[1:]
+    assert [record["devices"] for record in rounds] == [[0, 1], [0, 1]]
+    failures = [(one["device"], one["kind"]) for record in rounds for one in record["failures"]]
+    assert failures == [(2, "unreadable"), (2, "unreadable")]
+    assert rounds[-1]["bad_replies"] == {"2": {"unreadable": 2}}
+
+
+@faults
+def test_error_feedback_goes_on_after_the_server_was_killed(federation: Federation, tmp_path: Path) -> None:
+    feedback = SCENARIO.replace("ratio = 0.2", 'ratio = 0.2\ndecoder = "projection"\nerror_feedback = true')
+    scenario = tmp_path / "feedback.toml"
+    scenario.write_text(feedback.replace("rounds = 2", "rounds = 4"))
+    fedmac.run(scenario, out=tmp_path / "local", engine="local", workers=1, report=False)
+    run = start_run(scenario, federation, tmp_path / "out")
+    wait_for(lambda: len(records(tmp_path / "out")) == 3 or run.poll() is not None, 240, "round 2")
+    assert federation.server is not None
+    federation.server.kill()
+    code, said = finished(run, 90)
+    assert code == 1, said
+    federation.start_server()
+    federation.wait_until_online(3)
+    code, said = finished(start_run(scenario, federation, tmp_path / "out", "--resume"))
+    assert code == 0, said
+    local, deployed = records(tmp_path / "local"), records(tmp_path / "out")
+    assert [record["round"] for record in deployed] == [0, 1, 2, 3, 4]
+    # Messages in both engines, as the code keeps a residual: what is added up is the same to float32 rounding.
+    for here, there in zip(local[1:], deployed[1:], strict=True):
+        np.testing.assert_allclose(there["update_norms"], here["update_norms"], rtol=1e-5)
 
 
 def workers_of(part: Part) -> list[int]:

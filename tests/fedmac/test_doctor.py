@@ -157,7 +157,7 @@ def test_clocks_are_compared_by_the_date_of_the_superlinks_answer(
 ) -> None:
     with superlink(ahead_s, certificates=certificates) as address:
         finding = clock(address, certificates.ca)
-    assert (finding.level, finding.about) == (level, f"SuperLink {address}")
+    assert (finding.level, finding.about) == (level, f"server {address}")
     assert says in finding.found.replace("9 s", "10 s").replace("11 s", "10 s")
 
 
@@ -288,7 +288,7 @@ def test_the_command_ends_with_0_or_1_by_what_it_finds(fedmac: Command, certific
     with superlink(0.0, certificates=certificates) as address:
         well = fedmac("doctor", certificates.folder, "--superlink", address)
         lines = {tuple(line.split(": ")[0].split(maxsplit=1)) for line in well.out.splitlines()}
-        assert {("ok", "Python"), ("ok", "server.pem"), ("ok", f"SuperLink {address}"), ("ok", "GPU")} <= lines
+        assert {("ok", "Python"), ("ok", "server.pem"), ("ok", f"server {address}"), ("ok", "GPU")} <= lines
         assert well.code == 0
         certificates.key.chmod(0o644)
         ill = fedmac("doctor", certificates.folder, "--superlink", address)

@@ -19,8 +19,10 @@ from flwr.proto.run_pb2 import Run, RunStatus
 from fedmac.deployment.certificates import new_authority, new_server_certificate
 from fedmac.deployment.control import Control, NoAnswer, Refused
 from fedmac.engines import deployment
-from fedmac.engines.deployment import run_on_superlink, wait_for_devices
+from fedmac.engines.deployment import answering as server_asked
+from fedmac.engines.deployment import end_orphan, run_on_superlink, wait_for_devices
 from fedmac.engines.superlink import EngineError
+from fedmac.lock import held
 
 Answers = dict[str, tuple[int, bytes]]
 
@@ -102,7 +104,10 @@ def test_plain_and_encrypted_do_not_meet(certificates: tuple[Path, ssl.SSLContex
     authority, tls = certificates
     with answering({"/health": (200, b"")}, tls) as address, pytest.raises(NoAnswer, match="does it speak TLS"):
         control(address).healthy()
-    with answering({"/health": (200, b"")}) as address, pytest.raises(NoAnswer, match="does it speak plain HTTP"):
+    with (
+        answering({"/health": (200, b"")}) as address,
+        pytest.raises(NoAnswer, match="with --insecure is at http://127"),
+    ):
         Control(address, authority=authority).healthy()
 
 
@@ -156,14 +161,14 @@ def test_missing_devices_are_named() -> None:
     with answering({"/v1/control/list-nodes": (200, content)}) as address, pytest.raises(EngineError) as missing:
         wait_for_devices(control(address), 3, 0.0)
     message = str(missing.value)
-    assert message.startswith("data.devices = 3, but 1 SuperNodes are online")
+    assert message.startswith("data.devices = 3, but 1 device is online")
     assert "(missing: device-0, device-2)" in message
     assert "engine.nodes_timeout_s = 0" in message
 
 
 def test_more_devices_than_the_scenario_has_are_refused_too() -> None:
     answers = {"/v1/control/list-nodes": (200, nodes("device-0", "device-1"))}
-    said = r"devices = 1, but 2 SuperNodes .* \(device-0, device-1\)"
+    said = r"devices = 1, but 2 devices .* \(device-0, device-1\)"
     with answering(answers) as address, pytest.raises(EngineError, match=said):
         wait_for_devices(control(address), 1, 0.0)
 
@@ -180,21 +185,31 @@ def test_a_superlink_that_forgets_the_run_or_goes_away_ends_it_with_advice(monke
         deployment._follow(control(address), 5, lambda: None)
 
 
+def test_a_run_that_the_server_does_not_begin_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployment, "_BEGIN_SECONDS", 0.2)
+    monkeypatch.setattr(deployment, "_POLL_SECONDS", 0.05)
+    waiting = Recorded("pending")
+    with pytest.raises(EngineError, match=r"run 4 is pending for 0\.2 s; start the server again, .* --resume"):
+        deployment._follow(waiting, 4, lambda: None)
+    steps = iter(["pending", "running", *["running"] * 8, "finished:completed"])
+    begun = Recorded()
+    monkeypatch.setattr(begun, "status", lambda _run: (next(steps), ""))
+    assert deployment._follow(begun, 4, lambda: None) == ("finished:completed", "")
+
+
 class Recorded(Control):
     """A SuperLink that runs whatever it is given until it is stopped."""
 
     def __init__(self, status: str = "running", details: str = "") -> None:
         super().__init__("127.0.0.1:1", insecure=True)
         self.now, self.details, self.told = status, details, list[str]()
-
-    def healthy(self) -> None:
-        self.told.append("healthy")
+        self.out = "/out"
 
     def nodes(self) -> list[NodeInfo]:
         return list(messages.ListNodesResponse.FromString(nodes("device-0")).nodes_info)
 
     def unfinished(self, **config: Any) -> list[int]:
-        return [3] if config == {"out": "/out"} else []
+        return [3] if config == {"out": self.out} else []
 
     def start(self, app: Path, config: Any) -> int:
         self.told.append("start")
@@ -224,13 +239,36 @@ def test_ctrl_c_stops_the_run_and_leaves_the_superlink(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_with(link, tmp_path, interrupt)
-    assert link.told == ["healthy", "stop 3", "start", "stop 4"]
+    assert link.told == ["start", "stop 4"]
 
 
-def test_a_run_that_goes_on_in_this_folder_for_a_killed_command_is_stopped_first(tmp_path: Path) -> None:
-    link = Recorded("finished:completed")
-    run_with(link, tmp_path)
-    assert link.told == ["healthy", "stop 3", "start"]
+def test_a_run_that_goes_on_in_a_folder_for_a_killed_command_is_stopped(tmp_path: Path) -> None:
+    link = Recorded()
+    link.out = str(tmp_path)
+    end_orphan(link, tmp_path)
+    assert link.told == ["stop 3"]
+    end_orphan(link, tmp_path / "another")
+    assert link.told == ["stop 3"]
+
+
+def test_nothing_is_done_in_a_folder_before_what_was_stopped_writes_there_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "_STOP_SECONDS", 0.2)
+    link = Recorded()
+    link.out = str(tmp_path)
+    said = r"run 3 on 127\.0\.0\.1:1 was told to stop, and goes on"
+    with held(tmp_path / "flower.log", "taken"), pytest.raises(EngineError, match=said):  # held as by its ServerApp
+        end_orphan(link, tmp_path)
+    end_orphan(link, tmp_path)
+
+
+def test_who_finds_no_server_is_told_how_to_start_it(tmp_path: Path) -> None:
+    said = r"127\.0\.0\.1:1: nothing listens there; .* `fedmac deploy server DIR`"
+    with pytest.raises(EngineError, match=said), server_asked("127.0.0.1:1"):
+        control("127.0.0.1:1").healthy()
+    with pytest.raises(EngineError, match=rf"`fedmac deploy server {tmp_path}`"), server_asked(str(tmp_path)):
+        control("127.0.0.1:1").healthy()
 
 
 def test_a_failed_run_is_an_error_with_the_server_s_own_traceback(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
 from fedmac.server_app import check_shared
 from tests.fedmac.command_line import Command
+from tests.fedmac.deployment.test_control import answering, nodes
 
 CONTENT: dict[str, Any] = {
     "name": "x",
@@ -50,9 +51,7 @@ def test_the_engine_changes_no_result_and_may_change_when_a_run_is_resumed() -> 
 
 
 def test_a_run_folder_that_the_server_cannot_see_is_named_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(
-        NoRunHere, match=r"out: the run folder is not to be seen where the SuperLink runs .* --out below"
-    ):
+    with pytest.raises(NoRunHere, match=r"out: the run folder is not to be seen where the server runs .* --out below"):
         check_shared(tmp_path / "out")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/scenario.toml").touch()
@@ -66,6 +65,20 @@ def test_a_run_on_a_server_that_is_not_there_fails_with_the_address(fedmac: Comm
     ended = fedmac("run", "x.toml", "--engine", "deployment", "--superlink", "http://127.0.0.1:1", "--no-report")
     assert ended.code == 1
     assert "engine.superlink: 127.0.0.1:1: nothing listens there" in ended.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_is_refused_for_missing_devices_leaves_no_folder(fedmac: Command, tmp_path: Path) -> None:
+    import tomli_w
+
+    content = CONTENT | {"engine": {"nodes_timeout_s": 0.01}}
+    (tmp_path / "x.toml").write_text(tomli_w.dumps(content))
+    answers = {"/health": (200, b"{}"), "/v1/control/list-nodes": (200, nodes("device-0"))}
+    with answering(answers) as address:
+        ended = fedmac("run", "x.toml", "--engine", "deployment", "--superlink", f"http://{address}", "--no-report")
+    assert ended.code == 1
+    assert "data.devices = 2, but 1 device is online" in ended.err
+    assert "(missing: device-1)" in ended.err
     assert not (tmp_path / "runs").exists()
 
 
