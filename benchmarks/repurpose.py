@@ -1,10 +1,11 @@
 """Restructured models: the table of figures to be level with, a CNN against baselines, and how long planning takes.
 
-usage: python benchmarks/repurpose.py [--only table,group,cnn,speed] [--seeds 5]
+usage: python benchmarks/repurpose.py [--only table,group,descent,cnn,speed] [--seeds 5]
 
 table: 784-256-128-10 on all rows of mnist-5k, four workers, layer hidden2 alone, accuracy on its own rows.
 group: the fewest sends of the group penalty that are as good as the edge-wise penalty at each of its costs, and how
 accurate it is with as many sends as the figures to be level with.
+descent: the edge-wise penalty on such models trained by plain gradient descent, as the figures' model probably was.
 cnn: two convolutions and two dense layers, trained on 4,000 rows; all layers split for 2, 4 and 8 workers.
 speed: planning 784-1024-1024-10 for 8 workers; processor time of one core.
 """
@@ -18,11 +19,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from repurpose_models import accuracy, digits, reference_mlp, trained
+from repurpose_models import accuracy, digits, reference_mlp, reference_mlp_by_descent, trained
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from strategies.repurpose import accuracy_on, calibrate, direct, naive, repurpose, search, sparse, split
+from strategies.repurpose import Method, accuracy_on, calibrate, direct, naive, repurpose, search, sparse, split
 from strategies.repurpose.accounts import account
 from strategies.repurpose.calibration import Calibration
 from strategies.repurpose.plan import Plan
@@ -108,6 +109,44 @@ def group(inputs: Tensor, targets: Tensor, seeds: int) -> None:
         print(f"| {most} | {FIGURES[cost, True][1]:.4f} | {sends.mean():.0f} | {told} |", flush=True)
 
 
+def descent(inputs: Tensor, targets: Tensor, seeds: int) -> None:
+    """The edge-wise penalty on models trained by gradient descent, by covariance and by the plain second moment."""
+    judge, whole = accuracy_on(inputs, targets), []
+    found: dict[tuple[float, bool], list[tuple[float, ...]]] = {}
+    plain: dict[float, list[int]] = {cost: [] for cost in COSTS}
+    for seed in range(seeds):
+        model = reference_mlp_by_descent(inputs, targets, seed)
+        whole.append(accuracy(model, inputs, targets))
+        calibration = calibrate(model, inputs)
+        for cost in COSTS:
+            plain[cost].append(_sends_by_second_moment(calibration, cost))
+            for arranged in (False, True):
+                row = _split_one(calibration, cost, "edge", arranged, judge)
+                found.setdefault((cost, arranged), []).append(row)
+    print(f"\nmodel: {statistics.mean(whole):.4f} (seeds 0 to {seeds - 1}); sends of at most 768\n")
+    print("| cost | owners | sends | pruned | refitted | by second moment: sends | to be level with |")
+    print("|---:|---|---:|---:|---:|---:|---|")
+    for (cost, arranged), rows in found.items():
+        sends, refitted, pruned, _ = np.array(rows).T
+        level = "{} sends, {:.4f}".format(*FIGURES[cost, arranged])
+        counted = "" if arranged else f"{statistics.mean(plain[cost]):.0f} ± {_spread(plain[cost]):.0f}"
+        print(
+            f"| {cost} | {'assigned' if arranged else 'contiguous'} | {sends.mean():.0f} ± {_spread(sends):.0f} "
+            f"| {pruned.mean():.4f} | {refitted.mean():.4f} ± {_spread(refitted):.4f} | {counted} | {level} |",
+            flush=True,
+        )
+
+
+def _sends_by_second_moment(calibration: Calibration, cost: float) -> int:
+    """What four contiguous workers would send if an edge's worth were w² E[x²] / 2, the mean of x included."""
+    network = calibration.network
+    step = next(step for step in network.layers if step.name == LAYER)
+    x = network.run(calibration.inputs, step.sources[0]).double()
+    keep = 0.5 * network.matrix(step)[:, :, 0].square() * x.square().mean(0) > cost
+    rows, units = (torch.arange(n) * 4 // n for n in keep.shape)
+    return sum(int(keep[rows == q][:, units != q].any(0).sum()) for q in range(4))
+
+
 def cnn(inputs: Tensor, targets: Tensor, seeds: int) -> None:
     """A CNN for 2, 4 and 8 workers beside the baselines; picked on training rows, told on test rows."""
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(1))
@@ -159,10 +198,10 @@ def _split_one(
     pruned: bool = True,
 ) -> tuple[float, float, float, float]:
     """Sends, accuracy refitted, accuracy pruned only, and half the squared error."""
-    plan = split(calibration, 4, {LAYER: cost}, penalty=penalty, arranged=arranged)
+    plan = split(calibration, 4, {LAYER: cost}, method=Method(penalty, arranged=arranged))
     cut = float("nan")
     if pruned and penalty == "edge":
-        cut = judge(split(calibration, 4, {LAYER: cost}, penalty=penalty, arranged=arranged, refitted=False))
+        cut = judge(split(calibration, 4, {LAYER: cost}, method=Method(penalty, refitted=False, arranged=arranged)))
     layer = plan.layers[LAYER]
     return float(layer.sends.sum()), judge(plan), cut, layer.error
 
@@ -182,7 +221,9 @@ def _spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-PARTS: dict[str, Callable[[Tensor, Tensor, int], None]] = {"table": table, "group": group, "cnn": cnn, "speed": speed}
+PARTS: dict[str, Callable[[Tensor, Tensor, int], None]] = {
+    "table": table, "group": group, "descent": descent, "cnn": cnn, "speed": speed,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedmac.cli.exits import FAILURE, say
+
 if TYPE_CHECKING:
     from fedmac.repurposing.study import Study
     from fedmac.repurposing.trained_model import TrainedModel
@@ -23,7 +25,7 @@ REPURPOSE_HELP = (
     "the calibration rows where there are none.\n\n"
     "Written: plan.toml, plan.safetensors, a part for each worker, front.csv, report.html, and sample inputs for "
     "`fedmac infer`.\n\n"
-    "Exit code 0: done; 2: bad input, nothing was written."
+    "Exit code 0: done; 1: interrupted, 2: bad input; nothing was written."
 )
 
 
@@ -40,7 +42,9 @@ def repurpose(
     team: Annotated[
         Path | None, typer.Option(help="TOML file of unequal workers, links or places; see docs/repurpose.md.")
     ] = None,
-    max_drop: Annotated[float | None, typer.Option(min=0.0, help="Largest drop of accuracy, e.g. 0.005.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Largest drop of accuracy, e.g. 0.005.")
+    ] = None,
     max_sends: Annotated[int | None, typer.Option(min=0, help="Most activations sent for one input.")] = None,
     cost: Annotated[float | None, typer.Option(min=0.0, help="Communication cost of one number, lambda.")] = None,
     penalty: Annotated[Penalty, typer.Option(help="Charge an activation once a worker, or once a neuron.")] = (
@@ -62,13 +66,14 @@ def repurpose(
     from fedmac.report.repurpose_page import repurpose_page
     from fedmac.repurposing.study import Wish, study, write_study
     from fedmac.scenario_errors import ScenarioError
+    from strategies.repurpose.method import Method
 
     if sum(wish is not None for wish in (max_drop, max_sends, cost)) > 1:
         raise ScenarioError("max-drop, max-sends, cost: more than one is given; accepted: at most one of them")
     devices, links = _team(workers, team)
     folder = out or (Path(model) / "plan" if Path(model).is_dir() else Path("plan"))
     if folder.exists():
-        raise ScenarioError(f"out = '{folder}': exists already; accepted: a new folder")
+        raise ScenarioError(f"out = '{folder}': exists already; accepted: a new folder (--out FOLDER)")
     torch.set_num_threads(1)  # many small products: threads would wait for each other
     trained = _trained(model, variant, seed, weights, data, calibration)
     with _Bars(points) as bars:
@@ -80,11 +85,13 @@ def repurpose(
                 Wish(max_drop, max_sends, cost),
                 points=points,
                 note=bars.note,
-                penalty=penalty.value,
-                edge_cost=edge_cost,
+                method=Method(penalty.value, edge_cost),
             )
         except ValueError as error:
             raise ScenarioError(str(error)) from error
+        except KeyboardInterrupt:
+            say("interrupted; nothing was written")
+            raise typer.Exit(FAILURE) from None
     with writing(folder):
         write_study(found, folder)
     write_atomically(folder / "report.html", repurpose_page(found))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedmac.report.figures import PALETTE, base_figure
 from strategies.repurpose.accounts import Accounts
 from strategies.repurpose.calibration import Calibration
-from strategies.repurpose.front import Point
+from strategies.repurpose.front import Point, pareto
 from strategies.repurpose.network import Step
 from strategies.repurpose.plan import Plan
 
@@ -33,11 +33,12 @@ def block_views(calibration: Calibration, plan: Plan, step: Step) -> dict[str, g
     }
 
 
-def front_views(points: Sequence[Point], front: Sequence[Point], accuracy: float) -> dict[str, go.Figure]:
-    """Accuracy of all points over what they send, and over their latency; the Pareto front as a line."""
+def front_views(points: Sequence[Point], picked: Point, accuracy: float) -> dict[str, go.Figure]:
+    """Accuracy of all points over sends, and over latency; the Pareto front as a line, the pick in a ring."""
+    sends, latencies = [p.accounts.sends for p in points], [1e3 * p.latency for p in points]
     return {
-        "sends": _front(points, front, accuracy, [p.accounts.sends for p in points], "activations sent for one input"),
-        "latency": _front(points, front, accuracy, [1e3 * p.latency for p in points], "latency, estimate (ms)"),
+        "sends": _front(points, picked, accuracy, sends, "activations sent for one input"),
+        "latency": _front(points, picked, accuracy, latencies, "latency, estimate (ms)"),
     }
 
 
@@ -59,16 +60,17 @@ def _figure(x_title: str, y_title: str) -> go.Figure:
     return figure
 
 
-def _front(
-    points: Sequence[Point], front: Sequence[Point], accuracy: float, costs: Sequence[float], label: str
-) -> go.Figure:
-    figure = _figure(label, "accuracy")
+def _front(points: Sequence[Point], picked: Point, accuracy: float, costs: Sequence[float], label: str) -> go.Figure:
+    figure, front = _figure(label, "accuracy"), pareto(points)
     told = [f"lambda {p.communication_cost:.3g}" for p in points]
     judged = [p.accuracy for p in points]
     figure.add_scatter(x=costs, y=judged, mode="markers", name="plans", text=told, marker_color=PALETTE[1])
     best = sorted((cost, p.accuracy) for p, cost in zip(points, costs, strict=True) if p in front)
     x, y = [cost for cost, _ in best], [value for _, value in best]
     figure.add_scatter(x=x, y=y, mode="lines+markers", name="not beaten", marker_color=PALETTE[0])
+    place = points.index(picked)
+    ring = {"size": 16, "symbol": "circle-open", "color": PALETTE[3], "line": {"width": 3}}
+    figure.add_scatter(x=[costs[place]], y=[picked.accuracy], mode="markers", name="the pick", marker=ring)
     ends = [min(costs), max(costs)]
     figure.add_scatter(x=ends, y=[accuracy] * 2, mode="lines", name="the model", line_dash="dot")
     return figure

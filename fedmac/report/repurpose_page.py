@@ -8,7 +8,6 @@ from fedmac.report.page import document, figure_section
 from fedmac.report.plot import figure_part
 from fedmac.report.repurpose_figures import block_views, front_views, load_figure
 from fedmac.repurposing.study import Entry, Study, model_accuracy
-from strategies.repurpose.front import pareto
 
 HEADINGS = (
     "accuracy",
@@ -59,7 +58,7 @@ def _row(entry: Entry) -> str:
         f"{int(work.max()):,}",
         f"{float(work.mean()):,.0f}",
         f"{1e3 * entry.latency:.3g}",
-        f"{entry.energy:.3g}",
+        f"{entry.energy:.3g}" if entry.energy else "-",
     ]
     return f'<tr><th scope="row">{escape(entry.name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
@@ -67,12 +66,13 @@ def _row(entry: Entry) -> str:
 def _front(found: Study) -> str:
     if len(found.points) < 2:
         return ""
+    picked = next(point for point in found.points if point.plan is found.picked.plan)
     return figure_section(
         "front",
         "What accuracy costs",
         "Each point is a plan at another communication cost; the line joins those that no other beats in sends, "
-        "accuracy and latency at once. Up and left is better.",
-        front_views(found.points, pareto(found.points), model_accuracy(found)),
+        "accuracy and latency at once. The ring is the plan that was picked. Up and left is better.",
+        front_views(found.points, picked, model_accuracy(found)),
     )
 
 

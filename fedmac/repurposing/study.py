@@ -15,6 +15,7 @@ from strategies.repurpose.accounts import Accounts, account
 from strategies.repurpose.baselines import direct, naive, sparse
 from strategies.repurpose.calibration import Calibration, calibrate
 from strategies.repurpose.front import Point, accuracy_on, judge_model, path, point_at, search
+from strategies.repurpose.method import Method
 from strategies.repurpose.part_file import save_parts
 from strategies.repurpose.plan import Plan
 from strategies.repurpose.plan_file import save_plan
@@ -78,7 +79,7 @@ def study(
     *,
     points: int,
     note: Callable[[Point], None],
-    **options: Any,
+    method: Method,
 ) -> Study:
     """Search, and judge the pick beside the baselines.
 
@@ -89,22 +90,28 @@ def study(
         Of the path.
     note : callable
         Told each point as it is found.
-    **options
-        Of :func:`~strategies.repurpose.restructure.repurpose`.
+    method : Method
     """
     calibration = calibrate(trained.model, trained.calibration.inputs)
     judge = accuracy_on(trained.judged.inputs, trained.judged.targets)
-    shared: dict[str, Any] = {"links": links, "note": note, **options}
     if wish.cost is not None:
-        best = point_at(calibration, team, judge, wish.cost, links, options)
+        best = point_at(calibration, team, judge, wish.cost, links, method)
         found = [best]
         note(best)
     elif wish.max_drop is None and wish.max_sends is None:
-        found = path(calibration, team, judge, points=points, **shared)
+        found = path(calibration, team, judge, points=points, links=links, note=note, method=method)
         best = max(found, key=lambda p: (p.accuracy, -p.accounts.sends))
     else:
         found, best = search(
-            calibration, team, judge, max_drop=wish.max_drop, max_sends=wish.max_sends, points=points, **shared
+            calibration,
+            team,
+            judge,
+            max_drop=wish.max_drop,
+            max_sends=wish.max_sends,
+            points=points,
+            links=links,
+            note=note,
+            method=method,
         )
     kept = {name: int(layer.kept.sum()) for name, layer in best.plan.layers.items()}
     others = {"naive": naive(calibration, team), "direct": direct(calibration, team)}

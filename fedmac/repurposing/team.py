@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from channel.links.link import GapLink
 from channel.propagation import LogDistance, watts_from_dbm
-from fedmac.scenario_errors import ScenarioError
+from fedmac.scenario_errors import ScenarioError, explain
 from strategies.repurpose.radio import device_to_device
 from strategies.repurpose.workers import DEFAULT_RATE, DEFAULT_SPEED, Links, Worker
 
@@ -97,7 +97,7 @@ class Team(_Strict):
             raise ScenarioError("team: [links] and [radio]; accepted: one of them")
         places = [worker.place for worker in self.workers]
         if None in places:
-            raise ScenarioError(f"workers.{places.index(None)}.place: not given; accepted: [x, y] in metres")
+            raise ScenarioError(f"workers[{places.index(None)}].place: not given; accepted: [x, y] in metres")
         radio = self.radio
         propagation = LogDistance(radio.exponent, radio.reference_loss_db, 1.0, radio.shadowing_db)
         try:
@@ -138,6 +138,4 @@ def read_team(path: Path) -> Team:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: no TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ScenarioError(f"{path}: {key} = {first['input']!r}: {first['msg']}") from error
+        raise ScenarioError(explain(error, Team, f"{path}: ")) from error

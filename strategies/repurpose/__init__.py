@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from strategies.repurpose.baselines import direct, naive, sparse
     from strategies.repurpose.calibration import Calibration, calibrate
     from strategies.repurpose.front import Point, accuracy_on, pareto, path, pick, search
+    from strategies.repurpose.method import Method
     from strategies.repurpose.part import Part, PartRun, part_of, run_together
     from strategies.repurpose.plan import Plan
     from strategies.repurpose.plan_file import BadPlan, check_model, load_plan, save_plan
@@ -23,6 +24,7 @@ _NAMES = {
     "baselines": ["direct", "naive", "sparse"],
     "calibration": ["Calibration", "calibrate"],
     "front": ["Point", "accuracy_on", "pareto", "path", "pick", "search"],
+    "method": ["Method"],
     "part": ["Part", "PartRun", "part_of", "run_together"],
     "plan": ["Plan"],
     "plan_file": ["BadPlan", "check_model", "load_plan", "save_plan"],
@@ -39,6 +41,7 @@ __all__ = [
     "Calibration",
     "DoesNotFit",
     "Links",
+    "Method",
     "Part",
     "PartRun",
     "Plan",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from strategies.repurpose.accounts import Accounts, account
 from strategies.repurpose.calibration import Calibration
+from strategies.repurpose.method import USUAL, Method
 from strategies.repurpose.plan import Plan
 from strategies.repurpose.restructure import split
 from strategies.repurpose.workers import Links, Worker
@@ -69,7 +69,7 @@ def path(
     points: int = 9,
     links: Links | None = None,
     note: Callable[[Point], None] | None = None,
-    **options: Any,
+    method: Method = USUAL,
 ) -> list[Point]:
     """Plans along the communication cost, in its order.
 
@@ -86,15 +86,14 @@ def path(
     links : Links, optional
     note : callable, optional
         Told each point as it is found.
-    **options
-        Of :func:`~strategies.repurpose.restructure.repurpose`.
+    method : Method
     """
     if points < 2:
         raise ValueError(f"points = {points!r}; accepted: a whole number >= 2")
     chosen = list(costs) if costs is not None else list(silent_cost(calibration) * np.logspace(-DECADES, 0.0, points))
     found = []
     for cost in sorted(chosen):
-        found.append(point_at(calibration, workers, judge, float(cost), links, options))
+        found.append(point_at(calibration, workers, judge, float(cost), links, method))
         if note is not None:
             note(found[-1])
     return found
@@ -106,12 +105,12 @@ def point_at(
     judge: Callable[[Plan], float],
     cost: float,
     links: Links | None,
-    options: dict[str, Any],
+    method: Method = USUAL,
 ) -> Point:
     """The point of one communication cost."""
     team = [Worker()] * workers if isinstance(workers, int) else list(workers)
     links = links or Links.equal(len(team))
-    plan = split(calibration, team, cost, links=links, **options)
+    plan = split(calibration, team, cost, links=links, method=method)
     accounts = account(plan)
     return Point(cost, plan, accounts, judge(plan), accounts.latency(team, links))
 
@@ -175,7 +174,7 @@ def search(
     refinements: int = 3,
     links: Links | None = None,
     note: Callable[[Point], None] | None = None,
-    **options: Any,
+    method: Method = USUAL,
 ) -> tuple[list[Point], Point]:
     """A path, refined around what is to be picked: all points found in the order of their costs, and the pick.
 
@@ -187,7 +186,7 @@ def search(
         As :func:`pick`.
     """
     accuracy = judge_model(calibration, judge)
-    found = path(calibration, workers, judge, points=points, links=links, note=note, **options)
+    found = path(calibration, workers, judge, points=points, links=links, note=note, method=method)
     for _ in range(refinements):
         best = pick(found, accuracy, max_drop=max_drop, max_sends=max_sends)
         place = found.index(best)
@@ -195,7 +194,7 @@ def search(
         if not 0 <= other < len(found) or found[other].accounts.sends == best.accounts.sends:
             break
         cost = math.sqrt(found[place].communication_cost * found[other].communication_cost)
-        found.insert(max(place, other), point_at(calibration, workers, judge, cost, links, options))
+        found.insert(max(place, other), point_at(calibration, workers, judge, cost, links, method))
         if note is not None:
             note(found[max(place, other)])
     return found, pick(found, accuracy, max_drop=max_drop, max_sends=max_sends)

@@ -6,7 +6,7 @@ a device has between two messages is in its Flower context.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,24 +16,30 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from torch import Tensor, from_numpy, no_grad
 
+from strategies.air_messages import reason_of
+from strategies.repurpose.inference import WorkerDied
 from strategies.repurpose.part import Mail, MissingActivations, Part, PartRun, bytes_of
 from strategies.repurpose.part_file import load_part, part_path
-from strategies.repurpose.processes import WorkerDied
+from strategies.repurpose.plan_file import BadPlan
 
-MAIL, INPUTS, OUTPUTS, ASKED, STATE, PLACE = "mail", "inputs", "outputs", "asked", "repurpose/state", "repurpose/place"
+MAIL, INPUTS, OUTPUTS, ASKED, WORKER = "mail", "inputs", "outputs", "asked", "worker"
+STATE, PLACE = "repurpose/state", "repurpose/place"
 
 
-def device_app(parts: str | Path) -> ClientApp:
-    """The devices' app: device k (``partition-id``) answers with part k of the folder `parts`.
+def device_app(parts: Callable[[Context], str | Path]) -> ClientApp:
+    """The devices' app: device k (``partition-id``) answers with part k of a folder.
 
-    A device needs its own file of the folder only, see :func:`~strategies.repurpose.part_file.save_parts`.
+    Parameters
+    ----------
+    parts : callable
+        From a message's context to the folder. A device needs its own file of it only, see
+        :func:`~strategies.repurpose.part_file.save_parts`.
     """
     app = ClientApp()
 
     @app.query("repurpose")
     def answer(message: Message, context: Context) -> Message:
-        worker = int(context.node_config["partition-id"])
-        part = _part(part_path(parts, worker))
+        part = _part(part_path(parts(context), int(context.node_config["partition-id"])))
         content = message.content
         if INPUTS in content.array_records:
             _check_hash(part, content.config_records[ASKED])
@@ -43,7 +49,7 @@ def device_app(parts: str | Path) -> ClientApp:
         with no_grad():
             outgoing = run.advance(part, mail)
         _remember(context, run)
-        reply = RecordDict({MAIL: _mail_record(outgoing)})
+        reply = RecordDict({MAIL: _mail_record(outgoing), WORKER: ConfigRecord({WORKER: part.worker})})
         if run.outputs is not None:
             reply[OUTPUTS] = ArrayRecord({"outputs": _array(run.outputs)})
         return Message(reply, reply_to=message)
@@ -52,7 +58,7 @@ def device_app(parts: str | Path) -> ClientApp:
 
 
 def infer_by_messages(
-    grid: Grid, nodes: Sequence[int], inputs: Tensor, model_hash: str, *, timeout: float = 30.0
+    grid: Grid, nodes: Sequence[int], inputs: Tensor, plan_hash: str, *, timeout: float = 30.0
 ) -> tuple[Tensor, int]:
     """Ask devices for an inference, and carry what they send each other.
 
@@ -60,11 +66,11 @@ def infer_by_messages(
     ----------
     grid : flwr.serverapp.Grid
     nodes : sequence of int
-        Node id of each worker, in their order.
+        Node ids, one for each worker, in any order: devices say which worker they are.
     inputs : Tensor
         Shape (N, ...); every device is sent them.
-    model_hash : str
-        Of the plan; a device with a part of another plan's model refuses.
+    plan_hash : str
+        :func:`~strategies.repurpose.plan_file.hash_of_plan`; a device with a part of another plan refuses.
     timeout : float
         Seconds for each exchange.
 
@@ -80,46 +86,52 @@ def infer_by_messages(
     WorkerDied
         If a device does not answer in time, or fails; the message names worker and node.
     """
-    first = RecordDict({INPUTS: ArrayRecord({"inputs": _array(inputs)}), ASKED: ConfigRecord({"model": model_hash})})
-    contents, sent = [first for _ in nodes], 0
+    first = RecordDict({INPUTS: ArrayRecord({"inputs": _array(inputs)}), ASKED: ConfigRecord({"plan": plan_hash})})
+    contents, sent = dict.fromkeys(nodes, first), 0
     while True:
-        replies = _asked(grid, nodes, contents, timeout)
-        for reply in replies:
+        replies = _asked(grid, contents, timeout)
+        for _, reply in replies:
             if OUTPUTS in reply.array_records:
                 return _tensor(reply.array_records[OUTPUTS]["outputs"]), sent
-        posted = [_mail_of(reply.array_records[MAIL]) for reply in replies]
+        posted = [_mail_of(reply.array_records[MAIL]) for _, reply in replies]
         sent += sum(bytes_of(tensor) for mail in posted for tensor in mail.values())
-        contents = [
-            RecordDict({MAIL: _mail_record({q: mail[p] for q, mail in enumerate(posted) if p in mail})})
-            for p in range(len(nodes))
-        ]
+        contents = {
+            node: RecordDict({MAIL: _mail_record({q: mail[p] for q, mail in enumerate(posted) if p in mail})})
+            for p, (node, _) in enumerate(replies)
+        }
 
 
-def _asked(grid: Grid, nodes: Sequence[int], contents: Sequence[RecordDict], timeout: float) -> list[RecordDict]:
+def _asked(grid: Grid, contents: Mapping[int, RecordDict], timeout: float) -> list[tuple[int, RecordDict]]:
+    """Node and reply of each worker, in their order."""
     messages = [
-        Message(content=content, message_type="query.repurpose", dst_node_id=node)
-        for node, content in zip(nodes, contents, strict=True)
+        Message(content=content, message_type="query.repurpose", dst_node_id=node) for node, content in contents.items()
     ]
     replies = {reply.metadata.src_node_id: reply for reply in grid.send_and_receive(messages, timeout=timeout)}
-    found = []
-    for worker, node in enumerate(nodes):
-        reply = replies.get(node)
-        if reply is None:
-            raise WorkerDied(f"worker {worker} (node {node}) did not answer within {timeout:g} s")
-        if reply.has_error():
-            raise WorkerDied(f"worker {worker} (node {node}) failed: {reply.error.reason}")
-        if MAIL not in reply.content.array_records:
-            raise WorkerDied(
-                f"worker {worker} (node {node}) answered without {MAIL!r}; accepted: a reply of device_app"
-            )
-        found.append(reply.content)
-    return found
+    answers = {node: reply.content for node, reply in replies.items() if not reply.has_error()}
+    told = {node: _worker_of(node, answer) for node, answer in answers.items()}
+    if failed := [node for node in contents if node not in told]:
+        missing = " or ".join(str(worker) for worker in range(len(contents)) if worker not in told.values())
+        node, reply = failed[0], replies.get(failed[0])
+        how = f"did not answer within {timeout:g} s" if reply is None else f"failed: {reason_of(reply)}"
+        raise WorkerDied(f"worker {missing} (node {node}) {how}")
+    if sorted(told.values()) != list(range(len(contents))):
+        raise WorkerDied(
+            f"devices hold the parts of workers {sorted(told.values())}; accepted: one device for each of 0 to "
+            f"{len(contents) - 1}"
+        )
+    return [(node, answers[node]) for node, _ in sorted(told.items(), key=lambda pair: pair[1])]
+
+
+def _worker_of(node: int, answer: RecordDict) -> int:
+    if MAIL not in answer.array_records or WORKER not in answer.config_records:
+        raise WorkerDied(f"node {node} answered without {MAIL!r} and {WORKER!r}; accepted: a reply of device_app")
+    return int(str(answer.config_records[WORKER][WORKER]))
 
 
 def _check_hash(part: Part, asked: ConfigRecord) -> None:
-    if asked["model"] != part.model_hash:
-        raise ValueError(
-            f"model: {str(asked['model'])[:12]}… was asked for; accepted: {part.model_hash[:12]}…, whose part "
+    if asked["plan"] != part.plan_hash:
+        raise BadPlan(
+            f"plan: {str(asked['plan'])[:12]}… was asked for; accepted: {part.plan_hash[:12]}…, whose part "
             f"{part.worker} is here"
         )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from strategies.repurpose.network import Step, Weights, apply
 from strategies.repurpose.owners import EVERYWHERE
 from strategies.repurpose.plan import COLLECTOR, Plan, at_home
+from strategies.repurpose.plan_file import hash_of_plan
 
 Mail = dict[int, Tensor]
 """Activations by worker, to whom or from whom: shape (N, units, elements) each."""
@@ -51,8 +52,8 @@ class Part:
     ----------
     worker, workers : int
         Which of how many.
-    model_hash : str
-        Of the model that was restructured.
+    plan_hash : str
+        Of the plan; see :func:`~strategies.repurpose.plan_file.hash_of_plan`.
     steps : tuple of Step
         Of the whole network.
     layers : mapping of str to PartLayer
@@ -66,7 +67,7 @@ class Part:
 
     worker: int
     workers: int
-    model_hash: str
+    plan_hash: str
     steps: tuple[Step, ...]
     layers: Mapping[str, PartLayer]
     owned: tuple[Tensor | None, ...]
@@ -101,8 +102,8 @@ def part_of(plan: Plan, worker: int) -> Part:
     outputs = plan.owners[shared.of_value[-1]]
     gathered = tuple(torch.from_numpy(np.flatnonzero(outputs == q)) for q in range(plan.workers))
     of_values = tuple(owned[number] for number in shared.of_value)
-    network = plan.network
-    return Part(worker, plan.workers, plan.model_hash, network.steps, layers, of_values, gathered, network.input_shape)
+    network, own_hash = plan.network, hash_of_plan(plan)
+    return Part(worker, plan.workers, own_hash, network.steps, layers, of_values, gathered, network.input_shape)
 
 
 @dataclass

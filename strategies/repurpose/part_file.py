@@ -42,7 +42,7 @@ def save_part(part: Part, path: str | Path) -> None:
     said = {
         "worker": part.worker,
         "workers": part.workers,
-        "model_hash": part.model_hash,
+        "plan_hash": part.plan_hash,
         "steps": [step_table(step) for step in part.steps],
         "layers": layers,
         "input_shape": list(part.input_shape),
@@ -81,5 +81,5 @@ def _part(said: dict[str, Any], tensors: dict[str, Tensor]) -> Part:
     owned = tuple(tensors.get(f"owned/{number}") for number in range(len(steps) + 1))
     gathered = tuple(tensors[f"gathered/{number}"].to(torch.int64) for number in range(said["workers"]))
     return Part(
-        said["worker"], said["workers"], said["model_hash"], steps, layers, owned, gathered, tuple(said["input_shape"])
+        said["worker"], said["workers"], said["plan_hash"], steps, layers, owned, gathered, tuple(said["input_shape"])
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ import numpy as np
 import tomli_w
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from strategies.repurpose.accounts import account
 from strategies.repurpose.network import ACTIVATIONS, POOLS, WEIGHTED, Network, Step, Weights
 from strategies.repurpose.ownership import ownership
 from strategies.repurpose.plan import LayerPlan, Plan
-from strategies.repurpose.plan_hash import hash_of_model
+from strategies.repurpose.plan_hash import hash_of_bytes, hash_of_model
 
 TOML, TENSORS = "plan.toml", "plan.safetensors"
 FORMAT = 1
@@ -41,13 +40,14 @@ def save_plan(plan: Plan, folder: str | Path, facts: dict[str, Any] | None = Non
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_tensors(plan), folder / TENSORS)
+    tensors = save(_tensors(plan))
+    (folder / TENSORS).write_bytes(tensors)
     counts = account(plan)
     text = {
         "format": FORMAT,
         "workers": plan.workers,
         "model_hash": plan.model_hash,
-        "tensors_hash": _hash_of_file(folder / TENSORS),
+        "tensors_hash": hash_of_bytes(tensors),
         "input_shape": list(plan.network.input_shape),
         "sends": counts.sends,
         "bytes": counts.bytes,
@@ -78,7 +78,7 @@ def load_plan(folder: str | Path, model: nn.Module | None = None) -> Plan:
         text = tomllib.loads((folder / TOML).read_text(encoding="utf-8"))
         if text["format"] != FORMAT:
             raise BadPlan(f"{folder / TOML}: format = {text['format']!r}; accepted: {FORMAT}")
-        if _hash_of_file(folder / TENSORS) != text["tensors_hash"]:
+        if hash_of_bytes((folder / TENSORS).read_bytes()) != text["tensors_hash"]:
             raise BadPlan(f"{folder / TENSORS}: not the file that {TOML} was written with; accepted: both as saved")
         plan = _plan(text, load_file(folder / TENSORS))
     except (KeyError, TypeError, tomllib.TOMLDecodeError, UnicodeDecodeError, SafetensorError) as error:
@@ -103,10 +103,9 @@ def check_model(plan: Plan, model: nn.Module) -> None:
         raise BadPlan(f"model: its hash is {found[:12]}…; accepted: {plan.model_hash[:12]}…, that the plan was made of")
 
 
-def read_facts(folder: str | Path) -> dict[str, Any]:
-    """Facts that a plan was saved with."""
-    facts: dict[str, Any] = tomllib.loads((Path(folder) / TOML).read_text(encoding="utf-8")).get("facts", {})
-    return facts
+def hash_of_plan(plan: Plan) -> str:
+    """What tells one plan from another, also of the same model: ``tensors_hash`` of its file."""
+    return hash_of_bytes(save(_tensors(plan)))
 
 
 def _tensors(plan: Plan) -> dict[str, Tensor]:
@@ -155,7 +154,3 @@ def step_of_table(table: dict[str, Any]) -> Step:
         raise BadPlan(f"steps: kind = {table['kind']!r}; accepted: {', '.join(sorted(KINDS))}")
     options = table.get("options", {})
     return Step(table["kind"], table["name"], tuple(table["sources"]), table["units"], table["elements"], dict(options))
-
-
-def _hash_of_file(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""What tells one trained model from another."""
+"""What tells one trained model, and one file, from another."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def hash_of_model(model: nn.Module) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def hash_of_bytes(content: bytes) -> str:
+    """SHA-256 as hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()

@@ -6,21 +6,21 @@ import json
 import multiprocessing
 import signal
 import socket
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from strategies.repurpose.inference import Inference, Machine, WorkerDied, check_inputs
 from strategies.repurpose.part_file import save_parts
 from strategies.repurpose.plan import COLLECTOR, Plan
 from strategies.repurpose.worker_process import INPUTS, LOST_A_PEER, OUTPUTS, log_name, result_name, work
@@ -29,39 +29,6 @@ POLL = 0.05
 """Seconds between looks at the processes."""
 GRACE = 2.0
 """Seconds in which the one that died first is found among those that lost it."""
-
-
-class WorkerDied(RuntimeError):
-    """A worker's process ended or did not answer in time; the message says which and how."""
-
-
-@dataclass(frozen=True)
-class Inference:
-    """What P processes made of some inputs.
-
-    Attributes
-    ----------
-    outputs : Tensor
-        In the model's order, shape (N, outputs, ...).
-    bytes_sent : int
-        Counted where they were sent, by all workers together.
-    batch_seconds : list of float
-        For each batch the time from its start on all workers to the outputs at the collector.
-    batch : int
-        Inputs in a batch; the last may have fewer.
-    speed : float
-        Multiply-adds a second of a worker, measured on a dense layer before the start.
-    rate, delay : float
-        bit/s and s of a message between two of the processes, measured before the start; 0 for one worker.
-    """
-
-    outputs: Tensor
-    bytes_sent: int
-    batch_seconds: list[float]
-    batch: int
-    speed: float
-    rate: float
-    delay: float
 
 
 def infer(plan: Plan, inputs: Tensor, *, batch: int = 1, timeout: float = 30.0) -> Inference:
@@ -84,13 +51,7 @@ def infer(plan: Plan, inputs: Tensor, *, batch: int = 1, timeout: float = 30.0) 
     ValueError
         If the inputs are not of the plan's shape, or an argument is not accepted.
     """
-    if tuple(inputs.shape[1:]) != plan.network.input_shape or not len(inputs):
-        raise ValueError(f"inputs of shape {tuple(inputs.shape)}; accepted: (N, {plan.network.input_shape}), N >= 1")
-    dtype = next(iter(plan.network.weights.values())).weight.dtype
-    if inputs.dtype != dtype:
-        raise ValueError(f"inputs of type {inputs.dtype}; accepted: {dtype}, as the plan's weights")
-    if batch < 1 or not timeout > 0:
-        raise ValueError(f"batch = {batch!r}, timeout = {timeout!r}; accepted: batch >= 1, timeout > 0 seconds")
+    check_inputs(plan, inputs, batch, timeout)
     with tempfile.TemporaryDirectory(prefix="fedmac-infer-") as name:
         folder = Path(name)
         save_parts(plan, folder)
@@ -174,15 +135,13 @@ def _end(workers: Sequence[BaseProcess]) -> None:
 def _result(folder: Path, workers: int, batch: int) -> Inference:
     said = [json.loads((folder / result_name(rank)).read_text(encoding="utf-8")) for rank in range(workers)]
     first = said[COLLECTOR]
-    outputs = load_file(folder / OUTPUTS)["outputs"]
+    speed = statistics.median_low(one["speed"] for one in said)
     return Inference(
-        outputs=outputs,
+        outputs=load_file(folder / OUTPUTS)["outputs"],
         bytes_sent=sum(one["bytes"] for one in said),
         batch_seconds=first["seconds"],
         batch=batch,
-        speed=float(torch.tensor([one["speed"] for one in said]).median()),
-        rate=first["rate"],
-        delay=first["delay"],
+        machine=Machine(speed, first["rate"], first["delay"]),
     )
 
 

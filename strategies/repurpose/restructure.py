@@ -12,7 +12,6 @@ algorithm); neither raises the objective. :math:`\Sigma` is that of the model as
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from strategies.repurpose.arrangement import Cut, Penalty, arrange, unit_costs
+from strategies.repurpose.arrangement import Cut, arrange, unit_costs
 from strategies.repurpose.assignment import owners_in_order
 from strategies.repurpose.calibration import Calibration, calibrate
 from strategies.repurpose.layer_sweeps import LayerTask, diagonal_choice, group_sweeps, losses
+from strategies.repurpose.method import USUAL, Method
 from strategies.repurpose.moments import Moments, moments_of
 from strategies.repurpose.network import Network, Step, Weights, apply
 from strategies.repurpose.owners import Owners, Real
@@ -35,7 +35,6 @@ from strategies.repurpose.refit import bias_moved, refit, squared_error
 from strategies.repurpose.spectral import spectral_owners
 from strategies.repurpose.workers import Links, Worker, places_of_layers
 
-PENALTIES = ("group", "edge")
 TRIAL = 2
 """Sweeps after which the better of two arrangements is gone on with."""
 
@@ -47,11 +46,7 @@ def repurpose(
     communication_cost: float | Mapping[str, float],
     *,
     links: Links | None = None,
-    penalty: Penalty = "group",
-    edge_cost: float = 0.0,
-    sweeps: int = 12,
-    refitted: bool = True,
-    arranged: bool = True,
+    method: Method = USUAL,
     note: Callable[[str], None] | None = None,
 ) -> Plan:
     """Split a model between workers that shall exchange little.
@@ -69,16 +64,8 @@ def repurpose(
         where some are to differ (0 for those not named).
     links : Links, optional
         Dearer links make what is sent over them dearer; all alike by default.
-    penalty : {"group", "edge"}
-        Whether an activation is paid once for a worker, or once for each neuron that uses it.
-    edge_cost : float
-        lambda_in >= 0: weights inside a worker whose loss is not above it are dropped.
-    sweeps : int
-        At most, for the arrangement of all layers and for each layer.
-    refitted : bool
-        Whether weights are refitted; without, they are cut only.
-    arranged : bool
-        Whether owners are chosen; without, units are dealt out in their order.
+    method : Method
+        What sending is charged by, and what is chosen.
     note : callable, optional
         Told the name of each layer as it is done.
 
@@ -106,18 +93,8 @@ def repurpose(
     >>> bool((plan.run(inputs) - model(inputs)).abs().max() < 1e-6)
     True
     """
-    return split(
-        calibrate(model, calibration_inputs),
-        workers,
-        communication_cost,
-        links=links,
-        penalty=penalty,
-        edge_cost=edge_cost,
-        sweeps=sweeps,
-        refitted=refitted,
-        arranged=arranged,
-        note=note,
-    )
+    calibration = calibrate(model, calibration_inputs)
+    return split(calibration, workers, communication_cost, links=links, method=method, note=note)
 
 
 def split(
@@ -126,15 +103,10 @@ def split(
     communication_cost: float | Mapping[str, float],
     *,
     links: Links | None = None,
-    penalty: Penalty = "group",
-    edge_cost: float = 0.0,
-    sweeps: int = 12,
-    refitted: bool = True,
-    arranged: bool = True,
+    method: Method = USUAL,
     note: Callable[[str], None] | None = None,
 ) -> Plan:
     """What :func:`repurpose` does, for a model that has been calibrated already: for several costs, say."""
-    _check(penalty, edge_cost, sweeps)
     team = [Worker()] * workers if isinstance(workers, int) else list(workers)
     if not team:
         raise ValueError(f"workers = {workers!r}; accepted: at least one")
@@ -142,7 +114,7 @@ def split(
     if len(links.rate) != len(team):
         raise ValueError(f"links between {len(links.rate)} workers; accepted: {len(team)}, as there are workers")
     prices = Prices(calibration.network, communication_cost, links)
-    task = Restructuring(calibration, team, prices, penalty, edge_cost, sweeps, refitted, arranged)
+    task = Restructuring(calibration, team, prices, method)
     with torch.no_grad():
         return task.plan(note or (lambda _: None))
 
@@ -154,11 +126,7 @@ class Restructuring:
     calibration: Calibration
     team: Sequence[Worker]
     prices: Prices
-    penalty: Penalty
-    edge_cost: float
-    sweeps: int
-    refitted: bool
-    arranged: bool
+    method: Method
     owners: list[Owners] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
     arrived: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
@@ -168,14 +136,14 @@ class Restructuring:
         network, shared = self.calibration.network, ownership(self.calibration.network)
         slots = places_of_layers(network, shared, self.team)
         self.owners = owners_in_order(shared, slots)
-        if self.arranged:
+        if self.method.arranged:
             self._arrange(network, shared, slots)
         note("arrangement")
         values, found = [self.calibration.inputs], {}
         for number, step in enumerate(network.steps, start=1):
             if step.weighted:
                 owned = shared.of_value[number]
-                free = self.arranged and shared.first_layer[owned] == step.name
+                free = self.method.arranged and shared.first_layer[owned] == step.name
                 found[step.name], weights = self._layer(
                     network, step, values[step.sources[0]], owned, slots[owned] if free else None
                 )
@@ -191,10 +159,10 @@ class Restructuring:
                 loss = self.calibration.losses[step.name]
                 self.cuts.append(Cut(loss, shared.before(step), shared.of_value[number], self.prices.bound_to(step)))
         starts = [self.owners, spectral_owners(self.cuts, self.owners, slots, len(self.team))]
-        count = len(self.team)
-        tried = [arrange(self.cuts, own, slots, count, self.penalty, min(TRIAL, self.sweeps)) for own in starts]
+        count, penalty, sweeps = len(self.team), self.method.penalty, self.method.sweeps
+        tried = [arrange(self.cuts, own, slots, count, penalty, min(TRIAL, sweeps)) for own in starts]
         best, _ = min(tried, key=lambda one: one[1][-1])
-        self.owners, _ = arrange(self.cuts, best, slots, count, self.penalty, self.sweeps)
+        self.owners, _ = arrange(self.cuts, best, slots, count, penalty, sweeps)
 
     def _layer(
         self, network: Network, step: Step, inputs: Tensor, owned: int, slots: Sequence[int] | None
@@ -203,7 +171,7 @@ class Restructuring:
         count, source, matrix = len(self.team), step.sources[0], network.matrix(step)
         arrived = self.arrived.setdefault(source, np.zeros((len(before), count), dtype=bool))
         price = np.where(arrived | at_home(before, count), 0.0, self.prices.of(step, before))
-        if price.any() or self.edge_cost:
+        if price.any() or self.method.edge_cost:
             moments = moments_of(network, step, inputs, self.calibration.ridge)
             task = LayerTask(matrix, moments, price, self._costs_ahead(len(matrix), owned), slots)
             kept, objectives = self._choose(task, owned, before)
@@ -216,14 +184,14 @@ class Restructuring:
 
     def _choose(self, task: LayerTask, owned: int, before: Owners) -> tuple[Tensor, list[float]]:
         """Fix the owners of the layer's rows; which units each row keeps, and the objective from sweep to sweep."""
-        objectives: list[float] = []
-        if self.penalty == "group" and self.refitted:
-            self.owners[owned], kept, objectives = group_sweeps(task, self.owners[owned], self.sweeps)
+        method, objectives = self.method, list[float]()
+        if method.penalty == "group" and method.refitted:
+            self.owners[owned], kept, objectives = group_sweeps(task, self.owners[owned], method.sweeps)
         else:
-            kept = diagonal_choice(task, self.owners[owned], self.penalty)
-        if self.edge_cost:
+            kept = diagonal_choice(task, self.owners[owned], method.penalty)
+        if method.edge_cost:
             inside = torch.from_numpy(at_home(before, len(self.team))[:, self.owners[owned]].T.copy())
-            kept &= ~inside | torch.from_numpy(losses(task.matrix, task.moments) > self.edge_cost)
+            kept &= ~inside | torch.from_numpy(losses(task.matrix, task.moments) > method.edge_cost)
         return kept, objectives
 
     def _costs_ahead(self, rows: int, owned: int) -> Real:
@@ -231,17 +199,17 @@ class Restructuring:
         costs = np.zeros((rows, len(self.team)))
         for cut in self.cuts:
             if cut.before == owned and cut.after != owned:
-                costs += unit_costs(cut, self.owners[cut.after], len(self.team), self.penalty)
+                costs += unit_costs(cut, self.owners[cut.after], len(self.team), self.method.penalty)
         return costs
 
     def _weights(self, task: LayerTask, kept: Tensor, old: Weights) -> tuple[Weights, float]:
         matrix, moments = task.matrix, task.moments
         new, bias = matrix * kept[:, :, None], old.bias
-        if self.refitted:
+        if self.method.refitted:
             new = refit(matrix, kept, moments)
             bias = bias_moved(matrix, new, old.bias, moments).to(old.bias.dtype)
         weight = new.reshape(old.weight.shape).to(old.weight.dtype)
-        return Weights(weight, bias), _error(matrix, new, moments, self.refitted)
+        return Weights(weight, bias), _error(matrix, new, moments, self.method.refitted)
 
 
 def _error(matrix: Tensor, new: Tensor, moments: Moments, bias_moves: bool) -> float:
@@ -250,12 +218,3 @@ def _error(matrix: Tensor, new: Tensor, moments: Moments, bias_moves: bool) -> f
     if bias_moves:
         return error
     return error + 0.5 * float(((matrix - new).flatten(1) @ moments.mean).square().sum())
-
-
-def _check(penalty: str, edge_cost: float, sweeps: int) -> None:
-    if penalty not in PENALTIES:
-        raise ValueError(f"penalty = {penalty!r}; accepted: {', '.join(PENALTIES)}")
-    if not 0 <= edge_cost < math.inf:
-        raise ValueError(f"edge_cost = {edge_cost!r}; accepted: a finite number >= 0")
-    if sweeps < 1:
-        raise ValueError(f"sweeps = {sweeps!r}; accepted: a whole number >= 1")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing import connection
 from pathlib import Path
 
 import torch
@@ -112,11 +115,20 @@ def work(folder_name: str, rank: int, batch: int, timeout: float, interface: str
     os.environ["GLOO_SOCKET_IFNAME"] = interface
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that has started this one
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _meet_and_run(folder, rank, batch, timeout)
     except LostPeer as error:
         print(str(error).splitlines()[0], flush=True)
         os._exit(LOST_A_PEER)
+
+
+def _end_with_parent() -> None:
+    """Should the process that has started this one be killed, nobody waits for the outputs any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(LOST_A_PEER)
 
 
 def _meet_and_run(folder: Path, rank: int, batch: int, timeout: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import tomllib
 from pathlib import Path
 
@@ -108,7 +109,8 @@ def test_a_factory_with_its_weights_is_a_model_too(trained: Path, tmp_path: Path
     arguments = ("repurpose", "clients.models:cnn", "--weights", weights, "--data", "digits", "--workers", 2)
     ended = called(*arguments, "--cost", 1.0, "--calibration", 200, "--out", tmp_path / "plan")
     assert ended.exit_code == 0, ended.output
-    assert refused(*arguments, "--cost", 1.0, "--out", tmp_path / "plan").endswith("accepted: a new folder")
+    again = refused(*arguments, "--cost", 1.0, "--out", tmp_path / "plan")
+    assert again.endswith("accepted: a new folder (--out FOLDER)")
     save_file({"nothing": torch.zeros(1)}, weights)
     assert "not of model" in refused(*arguments, "--cost", 1.0, "--out", tmp_path / "other")
 
@@ -133,9 +135,10 @@ def test_what_cannot_be_planned_is_refused(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[workers]]\nspeed = -1.0\n", "workers.0.speed = -1.0"),
-        ("[[workers]]\n[radio]\npower_dbm = 1.0\nbandwidth_hz = 1e6\n", "workers.0.place: not given"),
+        ("[[workers]]\nspeed = -1.0\n", "team.toml: workers[0].speed = -1.0: accepted: a number > 0"),
+        ("[[workers]]\n[radio]\npower_dbm = 1.0\nbandwidth_hz = 1e6\n", "workers[0].place: not given"),
         ("workers = 3\n", "workers = 3"),
+        ("[[workers]]\nsped = 1.0\n", "workers[0].sped = 1.0: unknown key; did you mean"),
         ("[[workers]]\nmemory = 100.0\n", "bytes are missing"),
     ],
 )
@@ -154,7 +157,30 @@ def test_inference_refuses_what_is_not_of_the_plan(trained: Path, tmp_path: Path
     other = tmp_path / "other"
     run(SCENARIO | {"rounds": 1}, out=other, report=False)
     assert "model: its hash is" in refused("infer", plan, "--model", other)
-    assert "no plan here" in refused("infer", tmp_path)
+    assert refused("infer", tmp_path).endswith(f"a plan lies in it; accepted: {plan}")
+    assert "no plan here" in refused("infer", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("command", ["repurpose", "infer"])
+def test_an_interruption_is_said_and_leaves_nothing(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    plan = tmp_path / "plan"
+    if command == "infer":
+        assert called("repurpose", trained, "--workers", 2, "--cost", 1.0, "--out", plan).exit_code == 0
+        monkeypatch.setattr("strategies.repurpose.processes._wait", interrupted)
+        ended = called("infer", plan)
+        assert ended.stderr == "fedmac: interrupted; there are no outputs\n"
+        assert not [child for child in multiprocessing.active_children() if child.name.startswith("worker-")]
+    else:
+        monkeypatch.setattr("fedmac.repurposing.study.path", interrupted)
+        ended = called("repurpose", trained, "--workers", 2, "--out", plan)
+        assert ended.stderr.endswith("fedmac: interrupted; nothing was written\n")
+        assert not plan.exists()
+    assert ended.exit_code == 1
 
 
 def test_a_model_without_classes_is_refused(tmp_path: Path) -> None:

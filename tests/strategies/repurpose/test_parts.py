@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from fedmac.engines.processes import process_table
 from strategies.repurpose import (
     BadPlan,
     Links,
@@ -26,9 +29,11 @@ from strategies.repurpose import (
     run_together,
     save_plan,
 )
+from strategies.repurpose.inference import WorkerDied
 from strategies.repurpose.part import MissingActivations, PartRun
 from strategies.repurpose.part_file import load_part, part_path, save_parts
-from strategies.repurpose.processes import WorkerDied, infer
+from strategies.repurpose.processes import infer
+from tests.end_to_end.federation import children_of, wait_for
 from tests.strategies.repurpose.networks import convolutional, dense, inputs, residual
 
 MODELS = [dense, convolutional, residual]
@@ -119,7 +124,9 @@ def test_processes_give_the_plans_outputs_and_send_its_bytes() -> None:
     assert done.bytes_sent == 5 * account(plan).bytes
     assert len(done.batch_seconds) == 3
     assert min(done.batch_seconds) > 0
-    assert account(plan).latency([Worker(speed=done.speed)] * 4, Links.equal(4, done.rate, done.delay)) > 0
+    machine = done.machine
+    assert machine is not None
+    assert account(plan).latency([Worker(speed=machine.speed)] * 4, Links.equal(4, machine.rate, machine.delay)) > 0
 
 
 @pytest.mark.parametrize(
@@ -148,6 +155,35 @@ def test_a_worker_that_dies_or_hangs_is_named_in_time(sign: signal.Signals, said
         infer(plan, x, timeout=1.0)
     killer.join()
     assert not [child for child in multiprocessing.active_children() if child.name.startswith("worker-")]
+
+
+ENDLESS = """
+import torch
+from strategies.repurpose import repurpose
+from strategies.repurpose.processes import infer
+from tests.strategies.repurpose.networks import dense, inputs
+infer(repurpose(dense(), inputs(dense()), 2, 1e-3), inputs(dense(), rows=1).repeat(1_000_000, 1))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_workers_end_when_the_process_that_asked_is_killed() -> None:
+    asking = subprocess.Popen([sys.executable, "-c", ENDLESS], cwd=Path(__file__).parents[3])
+    try:
+        # the resource tracker, the fork server and two workers
+        wait_for(lambda: len(children_of(asking.pid)) >= 4 or asking.poll() is not None, 60, "the workers")
+        started = {pid: process_table()[pid] for pid in children_of(asking.pid)}
+        assert len(started) >= 4
+    finally:
+        asking.kill()
+        asking.wait()
+    wait_for(lambda: not [pid for pid, (_, start) in started.items() if start == start_of(pid)], 30, "their end")
+
+
+def start_of(pid: int) -> str | None:
+    """When a process that lives was started."""
+    row = process_table().get(pid)
+    return None if row is None else row[1]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from strategies.repurpose import Links, account, calibrate, direct, naive, repurpose, sparse, split
+from strategies.repurpose import Links, Method, account, calibrate, direct, naive, repurpose, sparse, split
 from strategies.repurpose.arrangement import Cut, arrange
 from strategies.repurpose.owners import Owners, Real
 from tests.strategies.repurpose.networks import convolutional, dense, inputs, residual
@@ -102,8 +102,8 @@ def test_refitting_lowers_the_error_and_keeps_the_mean_of_what_it_changes(build:
     x = inputs(model, rows=400)
     # the last layer alone: what goes into it is the model's own, so that means can be compared exactly
     last = calibrate(model, x).network.layers[-1].name
-    cut = repurpose(model, x, 4, {last: 1e6}, refitted=False, arranged=False)
-    refitted = repurpose(model, x, 4, {last: 1e6}, arranged=False)
+    cut = repurpose(model, x, 4, {last: 1e6}, method=Method(refitted=False, arranged=False))
+    refitted = repurpose(model, x, 4, {last: 1e6}, method=Method(arranged=False))
     error = [(plan.run(x) - model(x)).square().mean() for plan in (refitted, cut)]
     assert error[0] < 0.9 * error[1]
     assert torch.allclose(refitted.run(x).mean(0), model(x).mean(0), atol=1e-5)
@@ -112,7 +112,7 @@ def test_refitting_lowers_the_error_and_keeps_the_mean_of_what_it_changes(build:
 def test_refitted_weights_are_those_of_least_squares() -> None:
     model = dense((12, 8, 6))
     x = inputs(model, rows=500)
-    plan = repurpose(model, x, 2, 1e6, arranged=False)
+    plan = repurpose(model, x, 2, 1e6, method=Method(arranged=False))
     hidden = torch.relu(model[0](x)).detach().double()  # type: ignore[index]
     target = model(x).detach().double()
     own = plan.network.weights["2"]
@@ -128,7 +128,7 @@ def test_refitted_weights_are_those_of_least_squares() -> None:
 def test_the_group_penalty_sends_less_than_the_edge_wise_one_at_no_greater_error() -> None:
     calibration = calibrate(dense((12, 32, 24, 6)), inputs(dense(), rows=500))
     # the other layer is free, so that errors are those of one layer with the same inputs
-    edge = split(calibration, 4, {"2": 0.02}, penalty="edge").layers["2"]
+    edge = split(calibration, 4, {"2": 0.02}, method=Method(penalty="edge")).layers["2"]
     groups = [split(calibration, 4, {"2": cost}).layers["2"] for cost in np.geomspace(1e-3, 0.3, 12)]
     enough = [layer.sends.sum() for layer in groups if layer.error <= edge.error]
     assert edge.sends.sum() > 10
@@ -138,7 +138,8 @@ def test_the_group_penalty_sends_less_than_the_edge_wise_one_at_no_greater_error
 def test_assigned_owners_lower_the_objective_of_contiguous_ones() -> None:
     calibration = calibrate(dense((12, 32, 24, 6)), inputs(dense(), rows=500))
     reached = [
-        split(calibration, 4, {"2": 0.05}, arranged=arranged).layers["2"].objectives[-1] for arranged in (True, False)
+        split(calibration, 4, {"2": 0.05}, method=Method(arranged=arranged)).layers["2"].objectives[-1]
+        for arranged in (True, False)
     ]
     assert reached[0] < 0.97 * reached[1]
 
@@ -158,7 +159,7 @@ def test_dear_links_are_used_less() -> None:
 
 def test_edges_inside_a_worker_are_dropped_at_a_cost() -> None:
     whole = repurpose(dense(), inputs(dense()), 2, 0.0)
-    thin = repurpose(dense(), inputs(dense()), 2, 0.0, edge_cost=1e-3)
+    thin = repurpose(dense(), inputs(dense()), 2, 0.0, method=Method(edge_cost=1e-3))
     assert account(thin).multiply_adds.sum() < account(whole).multiply_adds.sum()
     assert (thin.run(inputs(dense())) - whole.run(inputs(dense()))).abs().max() < 0.5
 
@@ -204,9 +205,6 @@ def test_the_same_input_gives_the_same_plan() -> None:
         ({"communication_cost": -1.0}, "communication_cost = -1.0"),
         ({"communication_cost": {"nine": 1.0}}, "no layer 'nine'; accepted: 0, 2, 4"),
         ({"workers": 0}, "workers = 0"),
-        ({"penalty": "both"}, "penalty = 'both'; accepted: group, edge"),
-        ({"edge_cost": -0.1}, "edge_cost = -0.1"),
-        ({"sweeps": 0}, "sweeps = 0"),
         ({"calibration_inputs": torch.zeros(12)}, "calibration_inputs of shape"),
         ({"calibration_inputs": torch.full((3, 12), float("nan"))}, "not finite"),
         ({"calibration_inputs": torch.zeros(4, 11)}, "does not take them"),
@@ -216,3 +214,16 @@ def test_what_is_not_accepted_is_named(changes: dict[str, object], said: str) ->
     arguments = {"calibration_inputs": inputs(dense()), "workers": 2, "communication_cost": 0.1, **changes}
     with pytest.raises(ValueError, match=said):
         repurpose(dense(), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({"penalty": "both"}, "penalty = 'both'; accepted: group, edge"),
+        ({"edge_cost": -0.1}, "edge_cost = -0.1"),
+        ({"sweeps": 0}, "sweeps = 0"),
+    ],
+)
+def test_a_method_that_there_is_not_is_named(choices: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Method(**choices)  # type: ignore[arg-type]
