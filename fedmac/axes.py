@@ -13,7 +13,7 @@ AXES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "bits": ("bits_per_device_mean", "bits per device"),
         "energy": ("energy_j_per_device_mean", "energy per device"),
         "air_time": ("air_time_s", "air time (s)"),
-        "clock": ("clock_s", "computing and air time (s)"),
+        "clock": ("clock_s", "clock (s)"),
         "wall": ("wall_s", "wall time (s)"),
     }
 )
@@ -26,7 +26,7 @@ _NAMES = {
     "train_gradient_norm": "gradient norm",
 }
 _HIGH_IS_GOOD = ("accuracy", "participants", "heard")
-_FALL_TO_ZERO = ("loss", "objective", "gap", "gradient_norm", "mse")
+_FALL_TO_ZERO = ("loss", "objective", "gap", "gradient_norm", "mse", "consensus_distance")
 
 
 def best_direction(key: str) -> str:

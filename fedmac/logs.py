@@ -27,6 +27,9 @@ QUARANTINED = "quarantined"
 """What the reason of a device begins with that is not asked because of what it sent before."""
 
 FLOWER = "flwr"
+NO_NEWS = "fraction_evaluate is set to 0.0."
+"""How a warning of Flower's begins that every run would have: devices do not evaluate unless the scenario says so."""
+
 logger = logging.getLogger("fedmac")
 logger.addHandler(logging.NullHandler())  # or Python itself prints warnings that nobody listens to
 
@@ -145,8 +148,13 @@ def _handler(path: Path, form: str) -> logging.Handler:
         raise ScenarioError(str(refusal("log", str(path), error.strerror or str(error), accepted))) from None
     handler.setFormatter(formatter)
     handler.setLevel(logging.INFO)
-    handler.addFilter(lambda record: record.name != FLOWER or record.levelno >= logging.WARNING)
+    handler.addFilter(_is_news)
     return handler
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Of Flower warnings and errors alone, and not :data:`NO_NEWS`."""
+    return record.name != FLOWER or (record.levelno >= logging.WARNING and not record.getMessage().startswith(NO_NEWS))
 
 
 def _formatter(form: str) -> logging.Formatter:

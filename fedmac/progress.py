@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -115,26 +115,26 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None or not math.isfinite(value) else format(value, form)
 
 
+Figure = Callable[[dict[str, Any]], str]
+"""How a figure of a variant's row of the summary reads."""
+
+
 def summary_table(summary: dict[str, Any], width: int = 80) -> Table:
     """The table a run ends with; columns that do not fit into `width` characters are left to the report."""
     rows = summary["variants"]
     many = any(len(row["seeds"]) > 1 for row in rows)
-    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+    columns: dict[str, Figure] = {
         "rounds": lambda row: str(row["rounds"]),
         "accuracy": lambda row: _with_deviation(row, "test_accuracy", many),
         "loss": lambda row: _number(row["test_loss"], ".3f"),
-        "uses": lambda row: f"{row['channel_uses']:,}",
-        "energy": lambda row: _amount(row["energy_j_per_device_mean"]),
-        "max": lambda row: _amount(row["energy_j_per_device_max"]),
-        "air s": lambda row: f"{row['air_time_s']:.3g}",
-        "wall s": lambda row: f"{row['wall_s']:.1f}",
+        **_costs(rows),
     }
     least = "loss"
     if rows and all(row["test_accuracy"] is None for row in rows) and any(row["test_loss"] is not None for row in rows):
         del columns["accuracy"]  # a loss without classes has none
         columns["loss"] = lambda row: _with_deviation(row, "test_loss", many)
         least = "energy"
-    for heading in ("", "wall s", "air s", "max", "rounds", least):
+    for heading in ("", "wall s", "air s", "max", "rounds", "clock s", least):
         columns.pop(heading, None)
         table = _table(summary, columns)
         if table.__rich_measure__(Console(), Console(width=1000).options).maximum <= width:
@@ -142,13 +142,42 @@ def summary_table(summary: dict[str, Any], width: int = 80) -> Table:
     return table
 
 
-def _table(summary: dict[str, Any], columns: dict[str, Callable[[dict[str, Any]], str]]) -> Table:
-    rows = summary["variants"]
+def _costs(rows: Sequence[dict[str, Any]]) -> dict[str, Figure]:
+    """Columns of what was spent: of the channel if it was used, and of the clock where that says more than air time."""
+    timed = any(_has_clock(row) for row in rows)
+    on_air = not timed or any(row["air_time_s"] for row in rows)
+    costs: dict[str, Figure] = {"uses": lambda row: f"{row['channel_uses']:,}"} if on_air else {}
+    costs["energy"] = lambda row: _amount(row["energy_j_per_device_mean"])
+    costs["max"] = lambda row: _amount(row["energy_j_per_device_max"])
+    if on_air:
+        costs["air s"] = lambda row: f"{row['air_time_s']:.3g}"
+    if timed:
+        costs["clock s"] = lambda row: _amount(row["clock_s"])
+    costs["wall s"] = lambda row: f"{row['wall_s']:.1f}"
+    return costs
+
+
+def _has_clock(row: dict[str, Any]) -> bool:
+    """Whether a variant's clock is simulated, or that of a system of workers in real time, which uses no channel."""
+    return row.get("clock") == "simulated" or bool(row.get("clock_s") and not row["air_time_s"])
+
+
+def _caption(rows: Sequence[dict[str, Any]], columns: Mapping[str, Figure]) -> str:
     unit = "J" if rows and rows[0]["units"] == "physical" else "normalised"
-    spread = "; ±: standard deviation over seeds" if any(len(row["seeds"]) > 1 for row in rows) else ""
+    said = ["uses: of the channel"] if "uses" in columns else []
+    said.append(f"energy: mean of the devices and largest, {unit}")
+    if "clock s" in columns and all(row.get("clock") == "simulated" for row in rows):
+        said.append("clock: simulated")
+    if any(len(row["seeds"]) > 1 for row in rows):
+        said.append("±: standard deviation over seeds")
+    return "; ".join(said)
+
+
+def _table(summary: dict[str, Any], columns: Mapping[str, Figure]) -> Table:
+    rows = summary["variants"]
     table = Table(
         title=f"{summary['name']}: on the test rows after the last round",
-        caption=f"uses: of the channel; energy: mean of the devices and largest, {unit}{spread}",
+        caption=_caption(rows, columns),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -36,10 +37,18 @@ def profile(
 
     if out is not None and out.exists():
         raise ScenarioError(f"{out}: exists already; accepted: a new file")
+    if not name:
+        raise ScenarioError("--name = '': accepted: a text that is not empty")
+    _check("--watts", watts, zero=True)
+    _check("--idle-watts", idle_watts, zero=True)
+    _check("--seconds", seconds, zero=False)
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         on = str(compute_device(device))
+    except ValueError as error:
+        raise ScenarioError(str(error).replace("training.device", "--device", 1)) from error
+    try:
         measured = measure_profile(name, seconds=seconds, device=on, watts=watts, idle_watts=idle_watts)
     except ValueError as error:
         raise ScenarioError(str(error)) from error
@@ -51,3 +60,10 @@ def profile(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(table, encoding="utf-8")
     typer.echo(f'{out}: written; put it into a scenario, with devices.profiles = ["{name}"]')
+
+
+def _check(option: str, value: float | None, *, zero: bool) -> None:
+    from fedmac.scenario_errors import ScenarioError
+
+    if value is not None and not (math.isfinite(value) and (value >= 0 if zero else value > 0)):
+        raise ScenarioError(f"{option} = {value!r}: accepted: a finite number {'>=' if zero else '>'} 0")

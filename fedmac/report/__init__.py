@@ -2,8 +2,9 @@
 
 :func:`write_report` reads what a run left in its folder and writes ``report.html``, which opens from disk,
 offline, in any browser. The rooms: `folder` reads; `cards`, `table` and `final_values` say the figures; `figures`
-(curves, on the axis that `value_axis` chooses), `air_figures`, `device_figures` and `clock_figures` draw;
-`run_sections`, `device_section` and `setting` put headings and sentences to them; `plot` and `page` make HTML.
+(curves, on the axis that `value_axis` chooses), `air_figures`, `device_figures`, `system_figures`, `timeline_figure`
+(of what `spans` chooses) and `clock_figures` draw; `run_sections`, `curve_section`, `device_section`, `system_section`
+and `setting` put headings and sentences to them; `plot` and `page` make HTML.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def error_figure(rounds: pd.DataFrame) -> go.Figure:
             curve = mean_over_seeds(rows, value)
             curve = curve[curve["mean"] > 0]
             if len(curve):
-                _add_line(figure, str(name), label, curve, {**style(index), "dash": dash})
+                add_line(figure, str(name), label, curve, {**style(index), "dash": dash})
     return figure
 
 
@@ -60,7 +60,7 @@ def silence_figure(rounds: pd.DataFrame) -> go.Figure:
         for value, (label, dash) in UNHEARD.items():
             if rows[value].any():
                 curve = mean_over_seeds(rows[rows["trained"]], value)
-                _add_line(figure, str(name), label, curve, {**style(index), "dash": dash})
+                add_line(figure, str(name), label, curve, {**style(index), "dash": dash})
     return figure
 
 
@@ -117,7 +117,7 @@ def unheard_reasons(rounds: pd.DataFrame) -> list[tuple[str, str, int]]:
     return [(alike[0], words[alike], times) for alike, times in reasons.most_common()]
 
 
-def _add_line(figure: go.Figure, name: str, label: str, curve: pd.DataFrame, line: dict[str, Any]) -> None:
+def add_line(figure: go.Figure, name: str, label: str, curve: pd.DataFrame, line: dict[str, Any]) -> None:
     """Add one of a variant's lines; the legend shows the variant once, and a click on it hides them all."""
     curve = curve.iloc[thin(len(curve), MAX_POINTS)]
     listed = any(trace.legendgroup == name for trace in figure.data)

@@ -10,9 +10,9 @@ import numpy as np
 from fedmac.report.folder import Record
 from fedmac.report.over_seeds import numbers
 from fedmac.report.table import (
-    COMPARED,
     Variant,
     cell,
+    compared,
     costs_equal,
     count,
     energy_unit,
@@ -20,6 +20,7 @@ from fedmac.report.table import (
     leading_score,
     number,
     quantity,
+    small,
 )
 
 Card = tuple[str, str, str]
@@ -35,6 +36,7 @@ def verdict_cards(record: Record) -> str:
     if leader is None:
         return ""
     cards = [_score(record.variants, leader), *_costs(leader), *_air(record, leader)]
+    cards += [*_privacy(leader), *_attackers(record.variants, leader)]
     if len(record.variants) > 1:
         cards.append(_equal(record.variants))
     several = len(record.variants) > 1
@@ -91,7 +93,7 @@ def _score(variants: Sequence[Variant], leader: Variant) -> Card:
 def _costs(leader: Variant) -> list[Card]:
     cards = []
     rounds, uses = number(leader, "rounds"), number(leader, "channel_uses")
-    if uses is not None:
+    if uses:
         cards.append(("channel uses", count(uses), f"in {count(rounds)} rounds" if rounds is not None else ""))
     energy, largest = number(leader, "energy_j_per_device_mean"), number(leader, "energy_j_per_device_max")
     if energy is not None:
@@ -101,7 +103,10 @@ def _costs(leader: Variant) -> list[Card]:
         most = f"; largest {quantity(largest)}" if largest is not None else ""
         cards.append(("energy per device", figure, note + most))
     clock, air, computing = (number(leader, key) for key in ("clock_s", "air_time_s", "compute_s"))
-    if clock is not None and air is not None and computing is not None:
+    if clock and not air:
+        note = f"the busiest device computed {quantity(computing)} s of it" if computing else "in real time"
+        cards.append(("clock", f"{quantity(clock)} s", note))
+    elif clock is not None and air is not None and computing is not None:
         cards.append(("clock", f"{quantity(clock)} s", f"on air {quantity(air)} s, computing {quantity(computing)} s"))
     elif air is not None:
         cards.append(("air time", f"{quantity(air)} s", "channel occupied"))
@@ -124,11 +129,36 @@ def _air(record: Record, leader: Variant) -> list[Card]:
     return cards
 
 
+def _privacy(leader: Variant) -> list[Card]:
+    if "privacy_epsilon" not in leader:
+        return []
+    delta = number(leader, "privacy_delta")
+    note = "of the device of which most is known" + (f", at δ = {small(delta)}" if delta is not None else "")
+    epsilon = number(leader, "privacy_epsilon")
+    if epsilon is None:
+        return [("privacy loss ε", "no bound", "nothing hides a device's update")]
+    return [("privacy loss ε", small(epsilon), note)]
+
+
+def _attackers(variants: Sequence[Variant], leader: Variant) -> list[Card]:
+    """Return the card of the devices that work against the others; a leader without any may have been spared them."""
+    most = max((number(variant, "attackers") or 0.0 for variant in variants), default=0.0)
+    if not most:
+        return []
+    own, devices = number(leader, "attackers") or 0.0, number(leader, "devices")
+    note = str(leader.get("attack") or "") if own else ""
+    if own < most:
+        note += f"{'; ' * bool(note)}up to {count(most)} in other variants"
+    of = f" of {count(devices)}" if devices is not None else ""
+    return [("attackers", f"{count(own)}{of}", note)]
+
+
 def _equal(variants: Sequence[Variant]) -> Card:
-    answers = {name: costs_equal(variants, key) for key, name in COMPARED}
+    costs = compared(variants)
+    answers = {name: costs_equal(variants, key) for key, name in costs}
     if all(answers.values()):
-        return "equal cost", "yes", "same channel uses and mean energy, within 2 %"
-    apart = [_apart(variants, key, name) for key, name in COMPARED if answers[name] is False]
+        return "equal cost", "yes", f"same {' and '.join(name for _, name in costs)}, within 2 %"
+    apart = [_apart(variants, key, name) for key, name in costs if answers[name] is False]
     if apart:
         return "equal cost", "no", f"highest over lowest: {', '.join(apart)}"
     return "equal cost", "not known", "a variant's cost is missing or in another unit"

@@ -14,16 +14,30 @@ import numpy as np
 import pandas as pd
 
 from fedmac.record import COSTS
+from fedmac.report.spans import read_spans
 
 KEYS = ("variant", "seed", "round")
 OBJECTIVE = ("train_objective", "objective_gap", "train_gradient_norm")
 SCORES = ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss", *OBJECTIVE)
-METRICS = (*SCORES, "train_loss", "participants", "exchange", "heard")
+SYSTEM = ("accepted", "rejected", "late", "consensus_distance")
+METRICS = (*SCORES, "train_loss", "participants", "exchange", "heard", *SYSTEM)
 ERRORS = ("mse_measured", "mse_predicted")
-PER_DEVICE = ("devices", "weights", "gains", "amplitudes", "energies", "power_limit", "placement")
+PER_DEVICE = ("devices", "weights", "gains", "amplitudes", "energies", "power_limit", "placement", "utilisation")
 EVENTS = ("silent", "failures", "not_asked")
-NUMBERS = ("seed", "round", *METRICS, *COSTS, *ERRORS, "noise_power")
-COLUMNS = (*KEYS, *METRICS, *COSTS, *ERRORS, "noise_power", *PER_DEVICE, *EVENTS)
+NUMBERS = ("seed", "round", *METRICS, *COSTS, *ERRORS, "noise_power", "privacy_epsilon")
+COLUMNS = (*KEYS, *NUMBERS[2:], *PER_DEVICE, *EVENTS, "staleness", "spans")
+
+
+SETTINGS = {
+    "units": ("channel", "units"),
+    "devices": ("data", "devices"),
+    "select": ("link", "select"),
+    "privacy_delta": ("privacy", "delta"),
+    "attackers": ("attackers", "count"),
+    "named": ("attackers", "devices"),
+    "attack": ("attackers", "kind"),
+}
+"""What a summary says of a variant beside its figures, by table and key of the scenario."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,8 @@ class Record:
         One summary per variant, as in ``summary.json``; made from the rounds for a variant the summary lacks.
     rounds
         One row per variant, seed and round with the columns of ``rounds.jsonl``. Per-device lists (``gains``,
-        ``amplitudes`` …) are kept for a variant's first seed only: draws of different seeds do not average.
+        ``amplitudes`` …) and ``spans`` (:data:`fedmac.report.spans.SPAN`) are kept for a variant's first seed only:
+        draws of different seeds do not average.
     sources
         The folders read.
     notices
@@ -174,6 +189,13 @@ def _read_rounds(file: Path, variant: str, notices: list[str]) -> Iterator[dict[
             for key in PER_DEVICE:
                 value = row.get(key) if keep else None
                 row[key] = np.asarray(value, dtype=np.float64) if isinstance(value, list) else value
+            if isinstance(counts := row.get("staleness"), list):
+                row["staleness"] = np.asarray(counts, dtype=np.float64)
+            if (spans := row.get("spans")) is not None:
+                try:
+                    row["spans"] = read_spans(spans) if keep else None
+                except ValueError as error:
+                    raise ValueError(f"{file}:{number}: {error}") from None
             yield {key: row.get(key) for key in COLUMNS}
 
 
@@ -200,7 +222,7 @@ def _variants(summary: Mapping[str, Any], rounds: pd.DataFrame, scenario: str) -
 
 
 def _settings(scenario: str, name: str) -> dict[str, Any]:
-    """Return what a summary also says of a variant, from the scenario: unit of energy, devices, how many may send."""
+    """Return what a summary also says of a variant, from the scenario: units, devices, senders, privacy, attackers."""
     try:
         content = tomllib.loads(scenario)
     except tomllib.TOMLDecodeError:
@@ -208,10 +230,13 @@ def _settings(scenario: str, name: str) -> dict[str, Any]:
     own: Mapping[str, Any] = next(
         (variant for variant in content.get("variants", ()) if variant.get("name") == name), {}
     )
-    asked = {"units": ("channel", "units"), "devices": ("data", "devices"), "select": ("link", "select")}
-    found = {key: (own.get(table) or {}).get(field) for key, (table, field) in asked.items()}
-    shared = {key: (content.get(table) or {}).get(field) for key, (table, field) in asked.items()}
-    return {key: value for key in asked if (value := found[key] or shared[key]) is not None}
+    found = {key: (own.get(table) or {}).get(field) for key, (table, field) in SETTINGS.items()}
+    shared = {key: (content.get(table) or {}).get(field) for key, (table, field) in SETTINGS.items()}
+    settings = {
+        key: value for key in SETTINGS if (value := shared[key] if found[key] is None else found[key]) is not None
+    }
+    named = settings.pop("named", None)
+    return settings | ({"attackers": len(named)} if isinstance(named, list) else {})
 
 
 def _in_order(rounds: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -222,7 +247,7 @@ def _in_order(rounds: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 def summarise(name: str, rows: pd.DataFrame) -> dict[str, Any]:
     """Summarise a variant from its rounds: the last values of each seed, their mean and std over seeds."""
-    last = rows.sort_values("round").groupby("seed")[[*METRICS, *COSTS]].last()
+    last = rows.sort_values("round").groupby("seed")[[*METRICS, *COSTS, "privacy_epsilon"]].last()
     row: dict[str, Any] = {
         "name": name,
         "rounds": int(rows["round"].max()),
@@ -232,6 +257,8 @@ def summarise(name: str, rows: pd.DataFrame) -> dict[str, Any]:
         if last[key].notna().any():
             row[key] = float(last[key].mean())
             row[f"{key}_std"] = float(last[key].std()) if len(last) > 1 else None
+    if last["privacy_epsilon"].notna().any():
+        row["privacy_epsilon"] = float(last["privacy_epsilon"].max())
     return row | {key: float(last[key].mean()) for key in COSTS if last[key].notna().any()}
 
 

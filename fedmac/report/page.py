@@ -20,6 +20,7 @@ from fedmac.report.run_sections import (
     verdict_section,
 )
 from fedmac.report.setting import setting_section
+from fedmac.report.system_section import system_section
 
 __all__ = ["asset", "document", "figure_section", "render_page"]
 
@@ -36,6 +37,7 @@ def render_page(record: Record, live: str | None = None, version: str | None = N
         *air_sections(record),
         cell_section(record),
         device_section(record),
+        system_section(record),
         clock_section(record),
         setting_section(record),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -11,7 +11,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from fedmac.axes import label
 from fedmac.report.air_figures import (
     MAX_MAP_DEVICES,
     MAX_MAP_ROUNDS,
@@ -22,14 +21,12 @@ from fedmac.report.air_figures import (
     unheard_reasons,
 )
 from fedmac.report.cards import error_ratio, verdict_cards
-from fedmac.report.clock_figures import clock_figures, clock_table
-from fedmac.report.figures import MAX_POINTS, axes_of, curve_figure
-from fedmac.report.final_values import final_values, final_values_table, final_values_text
+from fedmac.report.clock_figures import SIMULATED, clock_figures, clock_table
+from fedmac.report.curve_section import curve_section, thinned_points
 from fedmac.report.folder import OBJECTIVE, Record
 from fedmac.report.over_seeds import finite
 from fedmac.report.plot import figure_part, figure_section
-from fedmac.report.table import energy_unit, number, quantity, score, small, verdict_sentences, verdict_table
-from fedmac.report.value_axis import log_note
+from fedmac.report.table import number, quantity, small, verdict_sentences, verdict_table
 
 MAX_REASONS = 20  # rows of the table of failures
 MEANINGS = {
@@ -58,15 +55,19 @@ def learning_sections(record: Record) -> list[str]:
     tested = any(len(finite(rounds[score])) for score in ("test_accuracy", "test_loss"))
     split = "test" if tested else "validation"
     sections = [
-        _curves(record, what, f"{split}_{what}", MEANINGS[what].format(split=split)) for what in ("accuracy", "loss")
+        curve_section(record, what, f"{split}_{what}", MEANINGS[what].format(split=split))
+        for what in ("accuracy", "loss")
     ]
     training = "Mean loss over the devices' own rows while they train, before each step they take"
-    return [*sections, _curves(record, "training-loss", "train_loss", training)]
+    return [*sections, curve_section(record, "training-loss", "train_loss", training)]
 
 
 def objective_section(record: Record) -> str:
     """Return a plot each of training objective, objective gap and gradient norm, of those that were recorded."""
-    parts = [_curves(record, key.replace("_", "-"), key, MEANINGS[key], figure_part) for key in OBJECTIVE]
+    parts = [
+        curve_section(record, key.replace("_", "-"), key, MEANINGS[key], written=small, put=figure_part)
+        for key in OBJECTIVE
+    ]
     return f"<section><h2>Objective</h2>{''.join(parts)}</section>" if any(parts) else ""
 
 
@@ -79,7 +80,7 @@ def air_sections(record: Record) -> list[str]:
             "Error of the received mean",
             "Squared distance between the mean update that was received and the ideal one, mean over seeds: solid as"
             f" measured, dotted as theory predicts. Where the two agree, the air does what its formulas say."
-            f"{_thinned_points(rounds)}",
+            f"{thinned_points(rounds)}",
             {"error": error_figure(rounds)},
             summary=_error_in_words(record),
         ),
@@ -110,39 +111,13 @@ def clock_section(record: Record) -> str:
     return figure_section(
         "clock",
         "Where time went",
-        "Time after the last round, mean over seeds: on the simulated clock the devices compute (each exchange waits"
-        " for the slowest) and then send; this machine trained them, computed the uplink and evaluated the model."
-        " A bar is a variant, its parts add up.",
+        "Time after the last round, mean over seeds: on the clock the devices compute (each exchange waits for the"
+        " slowest) and then send; of systems of workers it is what the busiest device computed, and the rest of the"
+        " time. This machine trained them, computed the uplink and evaluated the model. A bar is a variant, its parts"
+        " add up.",
         clock_figures(table) if len(table.columns) else {},
         summary=_clock_in_words(table),
     )
-
-
-def _curves(
-    record: Record, identifier: str, column: str, meaning: str, put: Callable[..., str] = figure_section
-) -> str:
-    rounds, unit = record.rounds, energy_unit(record.variants)
-    name = label(column)
-    axes = axes_of(rounds)
-    values = final_values(rounds, column)
-    several = any(math.isfinite(value.half_width) for value in values)
-    line = " (line: mean over seeds; band: its 95 % confidence, Student's t)" if several else " (one seed: no band)"
-    read = " Choose the axis: equal cost is the fair comparison, not equal rounds." if len(axes) > 1 else ""
-    written = small if column in OBJECTIVE else score
-    views = {axis: curve_figure(rounds, column, x, energy_unit=unit) for x, axis in axes.items()}
-    return put(
-        identifier,
-        name.capitalize(),
-        f"{meaning}{line}.{read}{log_note(views.values())}{_thinned_points(rounds)}",
-        views,
-        summary=final_values_text(values, name, written),
-        below=final_values_table(values, name, written),
-    )
-
-
-def _thinned_points(rounds: pd.DataFrame) -> str:
-    most = rounds["round"].nunique()
-    return f" {MAX_POINTS} of {most:,} rounds are drawn; all are in the run folder." if most > MAX_POINTS else ""
 
 
 def _map(
@@ -187,8 +162,8 @@ def _silence(record: Record) -> str:
         {"silence": silence_figure(rounds)},
         below=_reasons(unheard_reasons(rounds)),
     )
-    if figure or not (rounds["round"] > 0).any():
-        return figure
+    if figure or not (rounds["participants"].notna() & (rounds["round"] > 0)).any():
+        return figure  # before training, and where nobody shares a channel, there is nothing to say
     nothing = f"No device was silent and none failed. {selection}"
     return f"<section><h2>Devices not heard</h2><p>{escape(nothing.strip())}</p></section>"
 
@@ -233,10 +208,11 @@ def _error_in_words(record: Record) -> str:
 
 
 def _clock_in_words(table: pd.DataFrame) -> str:
-    if not {"compute_s", "air_time_s"} <= set(table.columns):
+    parts = [key for key in SIMULATED if key in table.columns]
+    if len(parts) < 2:
         return ""
     said = [
-        f"{name} computing {quantity(computing)} s, on air {quantity(air)} s"
-        for name, computing, air in zip(table.index[:12], table["compute_s"], table["air_time_s"], strict=False)
+        f"{name} " + ", ".join(f"{SIMULATED[key]} {quantity(row[key])} s" for key in parts if math.isfinite(row[key]))
+        for name, row in table.head(12).iterrows()
     ]
     return f"{'; '.join(said)}."

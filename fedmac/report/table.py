@@ -81,19 +81,30 @@ COLUMNS = (
     Column(
         "energy_j_per_device_mean",
         "energy per device, mean",
-        "Transmit energy over all rounds, averaged over the devices.",
+        "Energy over all rounds, averaged over the devices: of sending; on a simulated clock of computing, waiting and"
+        " receiving too.",
         quantity,
     ),
     Column(
         "energy_j_per_device_max",
         "energy per device, max",
-        "Transmit energy of the device that spent most.",
+        "Energy of the device that spent most.",
         quantity,
     ),
     Column("bits_per_device_mean", "bits per device", "Bits on control channel or digital link, mean.", quantity),
     Column("air_time_s", "air time (s)", "Simulated seconds for which the channel was occupied.", quantity),
     Column(
-        "clock_s", "clock (s)", "Air time plus, for each exchange, the seconds its slowest device computed.", quantity
+        "clock_s",
+        "clock (s)",
+        "Air time plus, for each exchange, the seconds its slowest device computed; of systems of workers the time on"
+        " their clock, which is simulated on the local engine.",
+        quantity,
+    ),
+    Column(
+        "privacy_epsilon",
+        "privacy loss ε",
+        "Of (ε, δ) differential privacy over all rounds, of the device of which most is known; the largest over seeds.",
+        small,
     ),
     Column("wall_s", "wall time (s)", "Seconds the simulation itself took on this machine.", quantity),
 )
@@ -161,14 +172,19 @@ def verdict_sentences(variants: Sequence[Variant]) -> list[str]:
         sentence += f" Not told apart from it at 95 % confidence (Welch's t): {_listed(close)}."
     if not all(_several_seeds(variant) for variant in scored):
         sentence += " One seed does not tell a small difference from chance: run with several (--seeds 5)."
-    costs = [cost_sentence(variants, key, name) for key, name in COMPARED]
+    costs = [cost_sentence(variants, key, name) for key, name in compared(variants)]
     return [sentence, " ".join(cost for cost in costs if cost)]
 
 
 COMPARED = (("channel_uses", "channel uses"), ("energy_j_per_device_mean", "mean energy per device"))
-
-
+ON_CLOCK = (("clock_s", "seconds on the clock"), COMPARED[1])
 EQUAL = 0.02  # costs that differ by no more are equal: about the grain in which a budget is spent
+
+
+def compared(variants: Sequence[Variant]) -> tuple[tuple[str, str], ...]:
+    """Return the costs that are compared, key and name: seconds in place of channel uses where no variant has any."""
+    air = any(number(variant, "channel_uses") for variant in variants)
+    return ON_CLOCK if not air and any(number(variant, "clock_s") for variant in variants) else COMPARED
 
 
 def costs_equal(variants: Sequence[Variant], key: str) -> bool | None:
@@ -219,8 +235,10 @@ def _several_seeds(variant: Variant) -> bool:
 
 def _filled(variants: Sequence[Variant], column: Column) -> bool:
     values = [number(variant, column.key) for variant in variants]
-    # A digital link's column says nothing where no bit was sent.
-    return any(values) if column.key.startswith("bits") else any(value is not None for value in values)
+    # A column of the channel says nothing where nothing was sent on it, nor a link's where no bit was.
+    if column.key in ("channel_uses", "air_time_s") or column.key.startswith("bits"):
+        return any(values)
+    return any(value is not None for value in values)
 
 
 def _finite(value: float | None) -> bool:
@@ -236,7 +254,8 @@ def _row(variant: Variant, columns: Sequence[Column], show_unit: bool) -> str:
     cells = [str(len(seeds)) if isinstance(seeds, list) else ABSENT]
     for column in columns:
         unit = UNITS.get(str(variant.get("units")), "") if column.key.startswith("energy") and show_unit else ""
-        cells.append(f"{cell(variant, column)} {unit}".strip())
+        # A figure may be put over two lines before its sign ±, nowhere else.
+        cells.append(f"{cell(variant, column)} {unit}".strip().replace("± ", "±\N{NO-BREAK SPACE}"))
     return (
         f'<tr><th scope="row">{escape(str(variant["name"]))}</th>'
         + "".join(f"<td>{escape(cell)}</td>" for cell in cells)

@@ -53,7 +53,7 @@ def test_every_view_of_every_plot_can_be_chosen_and_has_its_traces(report: Path,
     assert [points for _, points in said["power"]] == ["320", "16"]
     assert [points for _, points in said["gains"]] == ["320", "16"]
     assert [points for _, points in said["devices"]] == ["8 8 8", "8 8 8 8", "8 8 8 8"]
-    assert said["clock"] == [["simulated time (s)", "3 3"], ["wall time (s)", "3 3 3 3"]]
+    assert said["clock"] == [["clock (s)", "3 3"], ["wall time (s)", "3 3 3 3"]]
     assert said["error"] == said["silence"] == [], "a plot of one view has nothing to choose"
 
 
