@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -38,11 +38,13 @@ from clients.training import Trainer, compute_device
 from fedmac.build_channel import build_channel, check_pilots, power_limit
 from fedmac.build_defences import build_norm_bound, build_privacy, defiant_devices
 from fedmac.build_devices import build_data, build_model
+from fedmac.build_peers import rehearse_peers
 from fedmac.scenario import Scenario
 from fedmac.scenario_air import PowerControlSection
 from fedmac.scenario_errors import ScenarioError, below, refusal
 from fedmac.scenario_sections import Data, UplinkSection
 from strategies.names import STRATEGIES, strategy_parameters
+from strategies.systems.coded_updates import CodedUpdates
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
@@ -89,7 +91,10 @@ def _rehearse_one(scenario: Scenario, data: FederatedData, where: str) -> None:
                 "layers"
             )
     with _refusing("strategy", where):
-        build_strategy(scenario)
+        if STRATEGIES[scenario.strategy.name].peers:
+            rehearse_peers(scenario)
+        else:
+            build_strategy(scenario)
     with _refusing("", where):
         check_pilots(scenario, build_channel(scenario, scenario.seed), senders(scenario))
     with _refusing("codec" if scenario.uplink.kind == "digital" else "uplink", where):
@@ -327,6 +332,12 @@ def build_digital_uplink(scenario: Scenario, channel: Channel, power: float | No
         circuit_power=link.circuit_power,
         adaptation=Adaptation(link.packets, link.mean_bits, link.fill, link.select, link.csi, link.outer_loop),
     )
+
+
+def build_coded_updates(scenario: Scenario, seed: int, number: Mapping[int, int]) -> CodedUpdates:
+    """How the workers of a system send packets, for nodes of these device numbers."""
+    codec = CODECS[scenario.codec.name](**scenario.codec.parameters)
+    return CodedUpdates(codec, scenario.codec.packing, seed, number)
 
 
 def build_code(section: UplinkSection) -> Code:

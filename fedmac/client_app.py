@@ -13,6 +13,8 @@ from flwr.app import Context
 
 from clients.app import Workplace, client_app, device_number
 from clients.device_profile import profile_of
+from clients.disk_cache import cache_folder
+from clients.kept_residual import keeping_residuals
 from clients.own_file import rows_of_file
 from clients.own_rows import keep_rows, kept_rows, rows_name
 from clients.sources import fingerprint
@@ -88,4 +90,9 @@ def _name_of_rows(scenario: Scenario, seed: int, device: int) -> str:
     return rows_name(scenario.data.model_dump(), seed, device, training, versions)
 
 
-app = client_app(workplace)
+def _residuals() -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / "residuals"
+
+
+app = client_app(workplace, [keeping_residuals(_residuals, device_number)])

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,10 @@ from fedmac.scenario import Scenario, Variant
 from strategies.iterative import IterativeStrategy
 from strategies.names import STRATEGIES
 from strategies.over_the_air import OverTheAir
+
+if TYPE_CHECKING:
+    from fedmac.clock.clocked_grid import Span
+    from fedmac.clock.exchange_clock import ExchangeClock
 
 
 def learn(
@@ -73,6 +77,10 @@ def learn(
         If devices are not connected when a round is to begin, for longer than ``engine.nodes_timeout_s``.
     """
     scenario = variant.scenario
+    if STRATEGIES[scenario.strategy.name].peers:
+        from fedmac.learn_peers import learn_peers  # as is this
+
+        return learn_peers(variant, seed, grid, workplace, on_round, past, keep)
     if STRATEGIES[scenario.strategy.name].on_clock:
         from fedmac.learn_system import learn_system  # it builds on this module
 
@@ -84,6 +92,14 @@ def learn(
     uplink = build_uplink(scenario, seed, block_sizes(workplace.trainer))
     placement = placement_record(uplink.channel, scenario.data.devices, seed)
     journal = Journal(scenario, workplace, note_round, placement)
+    if scenario.devices is not None:
+        from fedmac.clock.build_clock import (
+            build_exchange_clock,
+            on_time,
+        )  # it needs the engines, which build on this module
+
+        journal.clock = build_exchange_clock(scenario, seed, workplace, journal.spans.append)
+        grid = on_time(grid, journal.clock)
     inner = build_strategy(scenario)
     if isinstance(inner, IterativeStrategy):
         inner.on_iteration = journal.note_iteration
@@ -178,20 +194,27 @@ class Journal:
         self.placement = placement
         self.exchange: dict[str, Any] = {}
         self.iteration: dict[str, Any] = {}
+        self.clock: ExchangeClock | None = None
+        self.spans: list[Span] = []
         self.start = time.perf_counter()
         self.wall_evaluate = 0.0
 
     def state(self) -> dict[str, Any]:
-        """Seconds spent so far: all that is remembered between two rounds."""
-        return {"wall": time.perf_counter() - self.start, "wall_evaluate": self.wall_evaluate}
+        """Seconds spent so far, and the simulated clock: all that is remembered between two rounds."""
+        clock = None if self.clock is None else self.clock.state()
+        return {"wall": time.perf_counter() - self.start, "wall_evaluate": self.wall_evaluate, "clock": clock}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Count on from a :meth:`state`."""
         self.start = time.perf_counter() - state["wall"]
         self.wall_evaluate = state["wall_evaluate"]
+        if self.clock is not None:
+            self.clock.restore(state["clock"])
 
     def note_exchange(self, record: dict[str, Any]) -> None:
         """Called by the air; of several exchanges in a round what was spent and computed adds up."""
+        if self.clock is not None and "devices" in record:
+            record |= self.clock.pass_exchange(record)
         before = self.exchange
         for key in ("train_s_mean", "train_s_max", "train_j_mean", "train_j_max"):
             if before.get(key) is not None and record.get(key) is not None:
@@ -235,6 +258,9 @@ class Journal:
             metrics = exchange.pop("metrics", {})
             record |= {name: value for name, value in metrics.items() if name != "num-examples"}
             record |= exchange | self.iteration
+            if self.clock is not None and self.clock.on_span is not None:
+                record["spans"] = [list(span) for span in self.spans]
+                self.spans.clear()
         record["wall_evaluate_s"] = self.wall_evaluate
         record["wall_s"] = time.perf_counter() - self.start
         self.on_round(record)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from channel.uplinks import IdealUplink
 from clients.app import Workplace
 from clients.parameters import model_arrays
+from fedmac.build import build_coded_updates
 from fedmac.checkpoint import Checkpoint
 from fedmac.clock.build_clock import build_clock
 from fedmac.clock.clocked_grid import ClockedGrid, Span
@@ -52,6 +53,8 @@ def learn_system(
     # Of nodes in the wild the devices' numbers have to be asked for, which AirGrid knows how to.
     nodes = grid.get_node_ids() if timed is not None else AirGrid(grid, IdealUplink(), seed=seed).get_node_ids()
     number = {node: device for device, node in enumerate(nodes)}
+    if scenario.uplink.kind == "digital":
+        system.coding = build_coded_updates(scenario, seed, number)
 
     def tell(figures: Figures) -> None:
         journal.note_iteration(_record(figures, number, system, timed, spans))

@@ -21,6 +21,7 @@ import tomli_w
 from numpy.typing import NDArray
 
 from fedmac.scenario import Scenario, Variant
+from fedmac.scenario_clock import is_clock_simulated
 from fedmac.scenario_keys import what_counts
 
 RoundRecord = dict[str, Any]
@@ -36,7 +37,7 @@ MEASURED = (
     "wall_train_s", "wall_uplink_s", "wall_evaluate_s", "wall_s", "wire_down_bytes", "wire_up_bytes",
 )  # fmt: skip
 """Seconds and bytes as this machine took them, and joules by them: all that another run under the same seed, on this
-engine or another, may change."""
+engine or another, may change. See :func:`measured` for scenarios whose clock is simulated."""
 
 ROUNDS, SUMMARY, SCENARIO, ENVIRONMENT = "rounds.jsonl", "summary.json", "scenario.toml", "environment.json"
 
@@ -129,6 +130,12 @@ class RunFolder:
             write_atomically(self.rounds, "".join(json.dumps(r) + "\n" for r in kept))
 
 
+def measured(scenario: Scenario) -> tuple[str, ...]:
+    """The keys of :data:`MEASURED` that are so in a run of this scenario; a simulated clock repeats to the bit."""
+    simulated = ("compute_s", "clock_s") if is_clock_simulated(scenario) else ()
+    return tuple(key for key in MEASURED if key not in simulated)
+
+
 def folder_of(scenario: Scenario, out: Path, variant: str) -> Path:
     """Where a variant's part of a run lies: a subfolder where the scenario has variants."""
     return out / variant if scenario.variants else out
@@ -158,6 +165,11 @@ def summary_row(variant: Variant, rounds: Iterable[RoundRecord]) -> dict[str, An
     }
     if variant.scenario.link.select is not None:
         row["select"] = variant.scenario.link.select
+    if is_clock_simulated(variant.scenario):
+        row["clock"] = "simulated"
+    attackers = variant.scenario.attackers
+    if attackers.present:
+        row["attackers"], row["attack"] = attackers.count or len(attackers.devices or ()), attackers.kind
     for name in (
         "test_accuracy", "test_loss", "validation_accuracy", "validation_loss",
         "train_objective", "objective_gap", "train_gradient_norm",
@@ -168,6 +180,7 @@ def summary_row(variant: Variant, rounds: Iterable[RoundRecord]) -> dict[str, An
     row["channel_uses"] = round(row["channel_uses"])
     if variant.scenario.privacy.delta is not None:
         told = [f.get("privacy_epsilon") for f in finals if int(f["round"]) > 0]
+        row["privacy_delta"] = variant.scenario.privacy.delta
         row["privacy_epsilon"] = None if None in told else max((float(e) for e in told if e), default=0.0)
     for name in ("papr_db_mean", "papr_db_max", "energy_ratio_std"):
         values = [float(r[name]) for r in rounds if r.get(name) is not None]
@@ -214,6 +227,9 @@ def write_atomically(path: Path, text: str) -> None:
     with put_in_place(path) as part:
         part.write_text(text, encoding="utf-8")
 
+
+FLOWER_LOG = "flower.log"
+"""What Flower said; a deployment's ServerApp holds it (:func:`fedmac.lock.held`) as long as it writes to the folder."""
 
 BEGUN = (SCENARIO + PART, SCENARIO, ENVIRONMENT + PART)
 """All that is in a folder whose run ended before :func:`prepare` did."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
@@ -24,8 +24,9 @@ from fedmac.record import (
     read_rounds,
     writing,
 )
+from fedmac.run_begin import log_begin
 from fedmac.scenario import Scenario
-from fedmac.scenario_errors import ScenarioError
+from fedmac.scenario_errors import ScenarioError, shown
 from fedmac.scenario_merge import merge, nest
 from fedmac.session import check_names, plan, summarise, summary_of
 
@@ -68,6 +69,7 @@ class Run:
             summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RecordError(f"{path}: not valid JSON: {error}") from None
+        _check_rows(path, summary, [variant.name for variant in self.scenario.resolve()])
         return summary
 
     @property
@@ -130,7 +132,7 @@ class Run:
         import pandas as pd
 
         columns = ["rounds", "test_accuracy", "test_accuracy_std", "test_loss", "channel_uses"]
-        columns += ["energy_j_per_device_mean", "energy_j_per_device_max", "air_time_s", "wall_s"]
+        columns += ["energy_j_per_device_mean", "energy_j_per_device_max", "air_time_s", "clock_s", "wall_s"]
         table = pd.DataFrame(self.summary["variants"], columns=["name", *columns]).set_index("name")
         return f"{table.to_html()}<p>{escape(str(self.folder / 'report.html'))}</p>"
 
@@ -165,7 +167,7 @@ def run(
         What to run; with `resume` also a run folder, whose scenario is finished there.
     out : path, optional
         Run folder; a new one, ``runs/NAME`` or ``runs/NAME-2`` and so on, if not given.
-    engine : {"local", "flower", "deployment"}, optional
+    engine : {"local", "flower", "deployment", "collective"}, optional
         Instead of the scenario's own.
     workers : int, optional
         Worker processes; one for each core if neither this nor the scenario says.
@@ -224,6 +226,18 @@ def run(
     )
 
 
+def _check_rows(path: Path, summary: Any, names: Sequence[str]) -> None:
+    """Refuse a summary of other variants than the scenario's: their names are those of folders that are read."""
+    rows = summary.get("variants") if isinstance(summary, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RecordError(f"{path}: no list of variants in it; accepted: the summary that a run has written")
+    for row in rows:
+        if row.get("name") not in names:
+            raise RecordError(
+                f"{path}: name = {shown(row.get('name'))}: no variant of the scenario; accepted: {', '.join(names)}"
+            )
+
+
 Source = str | Path | Mapping[str, Any] | Scenario
 
 
@@ -235,11 +249,15 @@ def scenario_and_folder(scenario: Source, out: str | Path | None, *, resume: boo
     ScenarioError
         If it is a folder with a scenario, and not to be resumed or to run elsewhere.
     NoRunHere
-        If it is to be resumed and is a folder without a run.
+        If it is to be resumed and is a folder without a run, or is not there.
     """
-    if not isinstance(scenario, str | Path) or not Path(scenario).is_dir():
+    if not isinstance(scenario, str | Path):
         return scenario, out
     folder = Path(scenario)
+    if resume and out is None and not folder.exists():
+        raise NoRunHere(f"{folder}: no such run folder; accepted: with --resume the folder of a run to finish")
+    if not folder.is_dir():
+        return scenario, out
     if not resume:
         if (folder / SCENARIO).is_file():
             raise ScenarioError(f"{folder}: a run folder; accepted: --resume to finish it, or a scenario file")
@@ -264,7 +282,7 @@ def perform_scenario(
 ) -> Run:
     """Run a validated scenario into `out`; the summary and (with `report`) the page are written however it ends."""
     from fedmac.build import rehearse
-    from fedmac.engines import check_engine
+    from fedmac.engines import check_engine, end_orphan
     from fedmac.learn import quiet_flower
     from fedmac.sinks import check_sinks, open_sinks
 
@@ -275,6 +293,7 @@ def perform_scenario(
     with quiet_flower():
         rehearse(scenario)
         with _alone_in(out):
+            end_orphan(scenario, out)
             prepare(out, scenario, overwrite=overwrite, resume=resume)
             with _left_usable(scenario, out, report), open_sinks(sinks, out) as write_to_sinks, _shown(progress):
                 _perform_jobs(scenario, out, only, write_to_sinks, progress)
@@ -295,6 +314,7 @@ def _perform_jobs(
     from fedmac.engines import run_jobs
 
     jobs = plan(scenario, out, only)
+    log_begin(out, jobs)
     if progress is not None:
         progress.begin(jobs)
 

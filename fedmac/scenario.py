@@ -38,7 +38,7 @@ from strategies.robust_limits import check_robust
 RUN_FILES = frozenset(
     {
         "scenario.toml", "rounds.jsonl", "summary.json", "environment.json", "model.safetensors", "report.html",
-        "checkpoint.safetensors", "flower.log", "tensorboard", "mlflow.db", "metrics.prom",
+        "checkpoint.safetensors", "flower.log", "collective.log", "tensorboard", "mlflow.db", "metrics.prom",
     }
 )  # fmt: skip
 """What lies in a run folder beside the variants' folders."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from fedmac.scenario_air import Decibels
 from fedmac.scenario_errors import below, meant, refusal
-from fedmac.scenario_table import Fraction, NonNegative, Positive, Section
+from fedmac.scenario_factors import FACTOR_CODEC_NAMES
+from fedmac.scenario_peers import check_not_collective, check_peers
+from fedmac.scenario_table import Fraction, NonNegative, Positive, Section, belongs
 from strategies.names import STRATEGIES
 
 if TYPE_CHECKING:
@@ -17,9 +20,18 @@ if TYPE_CHECKING:
 CHANNEL = "channel"
 """The link whose rates are those of the scenario's channel."""
 
+DRAWN = ("amplifier_efficiency", "circuit_power")
+"""Keys of the table link that such a link takes too."""
+
+NOT_ALONE: Mapping[str, str] = {
+    "nested": "decodes packets with what others say in the same exchange",
+    **dict.fromkeys(FACTOR_CODEC_NAMES, "sends factors of gradients and no updates"),
+}
+"""Codecs whose packets are not each an update, and why."""
+
 
 class DevicesSection(Section):
-    """How fast devices compute, for systems on a simulated clock."""
+    """How fast devices compute, on a simulated clock."""
 
     profiles: list[str] = Field(
         ["flagship-phone"], min_length=1, description="names of device profiles; device i has the (i mod n)-th"
@@ -31,6 +43,9 @@ class DevicesSection(Section):
     straggler_probability: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="that a step is slow")
     straggler_slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
         1.0, description="how many times as long a slow step takes"
+    )
+    deadline_s: Positive | None = Field(
+        None, description="of strategies that are no systems: who trains for longer is not heard (default: all are)"
     )
     spans: bool = Field(False, description="record when each device computed and sent")
 
@@ -52,13 +67,20 @@ class DevicesSection(Section):
 
 
 class NetworkSection(Section):
-    """How devices of systems on a simulated clock reach the server."""
+    """How devices on a simulated clock reach the server; of strategies that are no systems, how the model gets down."""
 
     link: str = Field("wifi", description="infiniband, ethernet-10g, ethernet-1g, wifi, lte, or channel: its rates")
     up_mbps: Positive | None = Field(None, description="a device's rate to the server (default: of the link)")
     down_mbps: Positive | None = Field(None, description="and from it")
     latency_ms: NonNegative | None = Field(None, description="one way (default: of the link)")
     server_mbps: Positive | None = Field(None, description="of the server's own link, each way, which all share")
+    peer_mbps: Positive | None = Field(
+        None, description="of direct links between devices without a server (default: by way of the access point)"
+    )
+    peer_latency_ms: NonNegative | None = Field(None, description="from one device to another (default: of the link)")
+    server_tx_power_dbm: Decibels | None = Field(
+        None, description="of channel: the server's power, for the rates down (default: as the devices')"
+    )
 
     @model_validator(mode="after")
     def _known(self) -> NetworkSection:
@@ -71,6 +93,7 @@ class NetworkSection(Section):
         for key in ("up_mbps", "down_mbps", "server_mbps") if self.link == CHANNEL else ():
             if (value := getattr(self, key)) is not None:
                 raise refusal(key, value, 'link = "channel" has the rates of the channel', f"{key} left out")
+        belongs(self, {"server_tx_power_dbm": ("link", (CHANNEL,))})
         return self
 
 
@@ -104,22 +127,29 @@ class FaultsSection(Section):
 
 
 def in_joules(given: Any) -> Any:
-    """A scenario's content with ``channel.units = "physical"`` if its strategy is a system: its energies are J.
+    """A scenario's content with ``channel.units = "physical"`` if it has a simulated clock: its energies are J.
 
     A channel that says its power in other units is left as it is.
     """
-    if not isinstance(given, Mapping) or not isinstance(strategy := given.get("strategy"), Mapping):
+    if not isinstance(given, Mapping) or not isinstance(strategy := given.get("strategy", {}), Mapping):
         return given
-    named, channel = STRATEGIES.get(str(strategy.get("name"))), given.get("channel", {})
-    if named is None or not named.on_clock or not isinstance(channel, Mapping):
+    named, channel = STRATEGIES.get(str(strategy.get("name", "fedavg"))), given.get("channel", {})
+    clocked = named is not None and (named.on_clock or given.get("devices") is not None)
+    if not clocked or not isinstance(channel, Mapping):
         return given
     if channel.get("units", "normalised") != "normalised" or {"snr_db", "noise_power"} & set(channel):
         return given
     return {**given, "channel": {**channel, "units": "physical"}}
 
 
+def is_clock_simulated(scenario: Scenario) -> bool:
+    """Whether the seconds of a scenario's clock are simulated: by device profiles, where devices are too."""
+    on_clock = STRATEGIES[scenario.strategy.name].on_clock or scenario.devices is not None
+    return on_clock and scenario.engine.kind == "local"
+
+
 def check_clock(scenario: Scenario) -> None:
-    """Refuse tables of the clock where there is none, and what a system on a clock cannot go with.
+    """Refuse tables of the clock where there is none, and what a strategy on a clock cannot go with.
 
     Raises
     ------
@@ -127,27 +157,75 @@ def check_clock(scenario: Scenario) -> None:
         Naming the key, its value and what is accepted.
     """
     name = STRATEGIES.get(scenario.strategy.name)
+    if (name is None or not name.peers) and not scenario.variants:  # as above
+        check_not_collective(scenario)
     tables = [key for key in ("devices", "network", "faults") if getattr(scenario, key) is not None]
     if name is None or not name.on_clock:
         if tables and not scenario.variants:  # what variants have in common may be for some of them
-            systems = ", ".join(f'"{key}"' for key, one in STRATEGIES.items() if one.on_clock)
-            reason = f'its clock is not simulated with strategy.name = "{scenario.strategy.name}"'
-            raise ValueError(f"{tables[0]}: {reason}; accepted: {tables[0]} left out, or strategy.name = {systems}")
+            _check_exchange_clock(scenario, tables)
         return
-    if scenario.engine.kind != "local" and tables:
-        reason = f'with engine.kind = "{scenario.engine.kind}" devices, network and time are real'
-        raise ValueError(f'{tables[0]}: {reason}; accepted: {tables[0]} left out, or engine.kind = "local"')
-    if scenario.uplink.kind != "ideal":
-        reason = f'strategy.name = "{scenario.strategy.name}" sends plain messages over the table network'
-        raise refusal("uplink.kind", scenario.uplink.kind, reason, '"ideal"')
-    if scenario.network is not None and scenario.network.link == CHANNEL and scenario.channel.units != "physical":
-        reason = "a rate in bit/s needs powers in W"
-        raise refusal("channel.units", scenario.channel.units, reason, '"physical" with network.link = "channel"')
-    _check_parameters(scenario)
+    _check_simulated(scenario, tables)
+    if scenario.devices is not None and scenario.devices.deadline_s is not None and not scenario.variants:
+        reason = f'strategy.name = "{scenario.strategy.name}" has no exchange of all devices'
+        accepted = "devices.deadline_s left out; synchronous has strategy.deadline_s"
+        raise refusal("devices.deadline_s", scenario.devices.deadline_s, reason, accepted)
+    if name.peers:
+        check_peers(scenario)
+    elif scenario.uplink.kind not in ("ideal", "digital"):
+        reason = f'strategy.name = "{scenario.strategy.name}" sends messages over the table network'
+        raise refusal("uplink.kind", scenario.uplink.kind, reason, '"ideal" (plain models), "digital" (packets)')
+    if scenario.uplink.kind == "digital" and not scenario.variants:
+        _check_packets(scenario)
+    if not name.peers:
+        _check_parameters(scenario)
     for incident in scenario.faults.incidents if scenario.faults is not None else ():
         if incident.device >= scenario.data.devices:
             accepted = f"an integer from 0 to {scenario.data.devices - 1}"
             raise refusal("faults.incidents.device", incident.device, "there is no such device", accepted)
+
+
+def _check_simulated(scenario: Scenario, tables: Sequence[str]) -> None:
+    """Refuse tables of the clock where time is real, and rates of a channel without units."""
+    if scenario.engine.kind != "local" and tables:
+        reason = f'with engine.kind = "{scenario.engine.kind}" devices, network and time are real'
+        raise ValueError(f'{tables[0]}: {reason}; accepted: {tables[0]} left out, or engine.kind = "local"')
+    if scenario.network is not None and scenario.network.link == CHANNEL and scenario.channel.units != "physical":
+        reason = "a rate in bit/s needs powers in W"
+        raise refusal("channel.units", scenario.channel.units, reason, '"physical" with network.link = "channel"')
+
+
+def _check_exchange_clock(scenario: Scenario, tables: Sequence[str]) -> None:
+    """Refuse what does not go with the clock of a strategy that is no system."""
+    named, systems = scenario.strategy.name, ", ".join(f'"{key}"' for key, one in STRATEGIES.items() if one.on_clock)
+    if named not in STRATEGIES or STRATEGIES[named].second_order:
+        reason = f'its clock is not simulated with strategy.name = "{named}"'
+        raise ValueError(f"{tables[0]}: {reason}; accepted: {tables[0]} left out, or a strategy that averages updates")
+    if scenario.faults is not None:
+        reason = f'strategy.name = "{named}" is none of the systems whose workers have faults'
+        raise ValueError(f"faults: {reason}; accepted: impairments.availability, or strategy.name = {systems}")
+    if scenario.devices is None:
+        raise ValueError("network: its clock is not simulated without the table devices; accepted: both, or neither")
+    _check_simulated(scenario, tables)
+    if scenario.channel.units != "physical":
+        reason = "joules of computing (the table devices) do not add up with units of noise energy"
+        raise refusal("channel.units", scenario.channel.units, reason, '"physical"')
+
+
+def _check_packets(scenario: Scenario) -> None:
+    """Refuse codecs and links that packets of a system's workers do not go with."""
+    codec, system = scenario.codec, f'strategy.name = "{scenario.strategy.name}"'
+    if codec.name in NOT_ALONE:
+        reason = f"{NOT_ALONE[codec.name]}, and {system} takes each update alone"
+        raise refusal("codec.name", codec.name, reason, "another codec")
+    if codec.error_feedback is not None:
+        reason = f"what a device keeps from message to message does not go with {system}"
+        raise refusal("codec.error_feedback", codec.error_feedback, reason, "error_feedback left out")
+    given = scenario.link.model_dump(exclude=set(DRAWN))
+    for key, value in given.items():
+        field = type(scenario.link).model_fields.get(key)
+        if field is None or value != field.default:
+            reason = f"{system} sends packets over the table network"
+            raise refusal(f"link.{key}", value, reason, f"{key} left out; of link only {', '.join(DRAWN)}")
 
 
 def _check_parameters(scenario: Scenario) -> None:

@@ -33,7 +33,7 @@ SELECTORS: dict[str, dict[str, frozenset[str]]] = {
         "path_loss": frozenset({"exponent", "reference_loss_db", "shadowing_db"}),
     },
     "attackers": {"kind": frozenset({"factor"})},
-    "network": {"link": frozenset({"up_mbps", "down_mbps", "latency_ms", "server_mbps"})},
+    "network": {"link": frozenset({"up_mbps", "down_mbps", "latency_ms", "server_mbps", "server_tx_power_dbm"})},
     "impairments": dict.fromkeys(("timing_error_ns", "frequency_offset_hz", "availability"), frozenset()),
 }
 """Keys that choose what others mean, with the others: these are let go when the choice changes."""

@@ -241,13 +241,16 @@ class LinkSection(OpenSection):
 class EngineSection(Section):
     """Where the devices run."""
 
-    kind: Literal["local", "flower", "deployment"] = "local"
+    kind: Literal["local", "flower", "deployment", "collective"] = "local"
     workers: Count | None = Field(None, description="worker processes (default: one for each core)")
     ray_address: str | None = Field(None, description="of a running Ray cluster, for the flower engine")
     superlink: str | None = Field(
         None, description="of the deployment engine: its server's folder, host:port, or http://host:port without TLS"
     )
     memory_mb: Count = Field(100, description="of the local engine, for updates held until all norms are known")
+    batched_devices: Count | None = Field(
+        None, description="of the local engine: devices trained in one computation (default: on a GPU several, else 1)"
+    )
     checkpoint_every: Annotated[int, Field(ge=0)] = Field(
         1, description="rounds from one checkpoint to the next, from which `fedmac run --resume` goes on; 0 for none"
     )
@@ -255,8 +258,9 @@ class EngineSection(Section):
     round_timeout_s: Positive = Field(3600.0, description="seconds to wait for the replies of an exchange")
 
     @model_validator(mode="after")
-    def _cluster_and_superlink_have_their_engine(self) -> EngineSection:
-        belongs(self, {"ray_address": ("kind", ("flower",)), "superlink": ("kind", ("deployment",))})
+    def _keys_have_their_engine(self) -> EngineSection:
+        engines = {"ray_address": "flower", "superlink": "deployment", "batched_devices": "local"}
+        belongs(self, {key: ("kind", (kind,)) for key, kind in engines.items()})
         needs(self, "kind", {"deployment": "superlink"})
         return self
 

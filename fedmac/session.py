@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 
 from clients.app import Workplace
-from fedmac.checkpoint import CheckpointFile, rounds_to_keep
+from fedmac.checkpoint import Checkpoint, CheckpointFile, rounds_to_keep
 from fedmac.learn import learn
 from fedmac.record import ROUNDS, SUMMARY, RoundRecord, RunFolder, folder_of, read_rounds, summary_row, write_json
 from fedmac.scenario import Scenario, Variant
 from fedmac.scenario_errors import ScenarioError
+
+Note = Callable[[RoundRecord], None]
+"""Takes each round's record as soon as the round is over."""
+
+Model = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,25 @@ def perform(job: Job, grid: Grid, workplace: Workplace, on_round: Callable[[Roun
     Raises
     ------
     EngineError
+        As of :func:`carry_out`.
+    """
+
+    def learning(note: Note, past: Checkpoint | None, keep: Callable[[Checkpoint], None]) -> Model:
+        return learn(job.variant, job.seed, grid, workplace, note, past, keep)
+
+    carry_out(job, learning, on_round)
+
+
+def carry_out(
+    job: Job,
+    learning: Callable[[Note, Checkpoint | None, Callable[[Checkpoint], None]], Model],
+    on_round: Note,
+) -> None:
+    """Perform a job by `learning`, given where to note rounds, where to go on from, and where checkpoints go.
+
+    Raises
+    ------
+    EngineError
         If devices were asked in every round and not one ever sent: the model is the initial one and no result. Where
         none was even asked, as no packet fits what the link carries, that is the result.
     """
@@ -90,7 +115,7 @@ def perform(job: Job, grid: Grid, workplace: Workplace, on_round: Callable[[Roun
     for record in job.folder.read_rounds() if past is not None else ():
         if record["seed"] == job.seed:
             count(record)
-    model = learn(job.variant, job.seed, grid, workplace, note, past, file.save)
+    model = learning(note, past, file.save)
     if failures and senders == 0:
         from fedmac.engines.superlink import EngineError  # engines build on sessions
 

@@ -82,7 +82,6 @@ def open_sinks(sinks: Iterable[str], out: Path) -> Iterator[Sink]:
     """
     with ExitStack() as stack:
         opened = [stack.enter_context(_opened(*_parsed(sink), out)) for sink in sinks]
-        log_event("run_started", f"the run in {out} begins", {"folder": str(out)})
 
         def send(record: dict[str, Any]) -> None:
             log_round(record)

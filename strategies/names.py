@@ -28,7 +28,9 @@ class StrategyName:
     noise_safe : bool
         Of second-order ones: whether it is there for links with noise.
     on_clock : bool
-        Whether it is a system of a server and its workers, which runs on a simulated clock or in real time.
+        Whether it is a system of a server and its workers, or of peers: it runs on a simulated clock or in real time.
+    peers : bool
+        Whether it is a system without a server; the class is then no Flower strategy.
     """
 
     path: str
@@ -37,6 +39,7 @@ class StrategyName:
     second_order: bool = False
     noise_safe: bool = False
     on_clock: bool = False
+    peers: bool = False
 
     def load(self) -> type[Any]:
         """The class."""
@@ -91,6 +94,24 @@ STRATEGIES: dict[str, StrategyName] = {
     ),
     "fedbuff": StrategyName(
         "strategies.systems.fedbuff:FedBuff", "asynchronous, moves after every so many updates", on_clock=True
+    ),
+    "ring-all-reduce": StrategyName(
+        "strategies.peers.ring_all_reduce:RingAllReduce",
+        "no server: workers average their updates round a ring",
+        on_clock=True,
+        peers=True,
+    ),
+    "gossip": StrategyName(
+        "strategies.peers.named_gossip:NamedGossip",
+        "no server: each worker averages its model with a random neighbour",
+        on_clock=True,
+        peers=True,
+    ),
+    "elastic-averaging": StrategyName(
+        "strategies.peers.elastic_averaging:ElasticAveraging",
+        "workers on springs around a centre, which one of them keeps",
+        on_clock=True,
+        peers=True,
     ),
     "fedmedian": StrategyName(f"{_FLOWER}:FedMedian", "coordinate-wise median", True),
     "fedtrimmedavg": StrategyName(f"{_FLOWER}:FedTrimmedAvg", "trimmed mean", True),

@@ -7,6 +7,8 @@ import traceback
 from typing import Annotated
 
 import typer
+from click import ClickException
+from click.exceptions import Abort, NoArgsIsHelpError
 
 from fedmac.cli.compare import COMPARE_HELP, compare
 from fedmac.cli.deploy import deploy
@@ -64,11 +66,21 @@ app.command()(new)
 
 
 def main() -> None:
-    """Entry point: errors of input end with exit code 2, failures with 1, each with its reason."""
+    """Entry point: errors of input end with exit code 2, failures with 1, each with its reason in a line."""
     from fedmac.scenario_errors import ScenarioError
 
     try:
-        app(prog_name="fedmac")
+        # Not standalone: of its own accord typer would draw a box of several lines around what click says.
+        sys.exit(app(prog_name="fedmac", standalone_mode=False))
+    except NoArgsIsHelpError as error:
+        typer.echo(error.ctx.get_help())
+        sys.exit(error.exit_code)
+    except ClickException as error:
+        say(" ".join(error.format_message().split()))
+        sys.exit(error.exit_code)
+    except Abort:
+        say("aborted")
+        sys.exit(FAILURE)
     except ScenarioError as error:
         say(str(error))
         sys.exit(BAD_INPUT)

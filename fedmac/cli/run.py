@@ -19,6 +19,7 @@ class Engine(StrEnum):
     local = "local"
     flower = "flower"
     deployment = "deployment"
+    collective = "collective"
 
 
 class LogFormat(StrEnum):
@@ -79,11 +80,16 @@ def run(
     from fedmac.scenario_text import parse_settings
 
     changes = parse_settings(settings or [])
-    given = {"seed": seed, "seeds": seeds, "engine.kind": engine and engine.value, "engine.workers": workers}
-    is_folder = superlink is not None and Path(superlink).is_dir()
-    given["engine.superlink"] = str(Path(superlink).absolute()) if superlink and is_folder else superlink
+    options = {
+        "seed": seed,
+        "seeds": seeds,
+        "engine.kind": engine and engine.value,
+        "engine.workers": workers,
+        "engine.superlink": superlink and _whole_path(superlink),
+    }
+    changes |= {key: value for key, value in options.items() if value is not None}
     source, folder = scenario_and_folder(scenario, out, resume=resume)
-    checked = Scenario.load(source, changes | {key: value for key, value in given.items() if value is not None})
+    checked = Scenario.load(source, changes)
     out = Path(folder or Path("runs") / checked.name)
     with _interruptible(out), _logged(log, log_format):
         done = run_scenario(
@@ -99,6 +105,11 @@ def run(
     console = Console()
     console.print(summary_table(done.summary, console.width))
     typer.echo(f"run folder: {done.folder}" if no_report else f"report: {done.folder / 'report.html'}")
+
+
+def _whole_path(superlink: str) -> str:
+    """A server's folder from wherever a run goes on; an address as it is."""
+    return str(Path(superlink).absolute()) if Path(superlink).is_dir() else superlink
 
 
 @contextmanager

@@ -7,16 +7,21 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
+from flwr.serverapp import Grid
 
+from channel.propagation import watts_from_dbm
 from clients.app import Workplace
 from clients.device_profiles import ComputeProfile, profile_from, shipped_profiles
+from clients.parameters import model_arrays
 from clients.training_flops import examples_visited, flops_per_example
 from fedmac.build_channel import build_channel, power_limit
 from fedmac.clock.clocked_grid import ClockedGrid, Span
+from fedmac.clock.exchange_clock import ExchangeClock
 from fedmac.clock.faults import Faults, Incident
 from fedmac.clock.fleet import Fleet
 from fedmac.clock.links import LINK_KINDS, Link, changed
 from fedmac.clock.network import Network
+from fedmac.clock.punctual_grid import PunctualGrid
 from fedmac.engines.local import LocalGrid
 from fedmac.scenario import Scenario
 from fedmac.scenario_clock import CHANNEL, DevicesSection, FaultsSection, NetworkSection
@@ -41,23 +46,56 @@ def build_clock(
     """
     section = scenario.devices or DevicesSection()
     devices = scenario.data.devices
-    fleet = Fleet(
+    workers = len(grid.team.connections)
+    return ClockedGrid(
+        grid,
+        build_fleet(section, devices, seed),
+        build_network(scenario, seed),
+        training_flops(workplace),
+        faults=build_faults(scenario.faults or FaultsSection(), devices, seed),
+        at_once=devices if workers else 1,
+        on_span=on_span if section.spans else None,
+    )
+
+
+def build_exchange_clock(
+    scenario: Scenario, seed: int, workplace: Workplace, on_span: Callable[[Span], None] | None = None
+) -> ExchangeClock:
+    """The clock of a scenario whose strategy is no system: its devices send together over the uplink.
+
+    Without the table network the model is at the devices at once.
+
+    Raises
+    ------
+    ScenarioError
+        If the channel leaves a device without a rate.
+    """
+    section = scenario.devices or DevicesSection()
+    arrays = model_arrays(workplace.trainer.model)
+    return ExchangeClock(
+        build_fleet(section, scenario.data.devices, seed),
+        training_flops(workplace),
+        network=None if scenario.network is None else build_network(scenario, seed),
+        model_bits=float(sum(8 * array.nbytes for array in arrays.values())),
+        deadline=math.inf if section.deadline_s is None else section.deadline_s,
+        on_span=on_span if section.spans else None,
+    )
+
+
+def on_time(grid: Grid, clock: ExchangeClock) -> Grid:
+    """The grid, without replies that come after the clock's deadline."""
+    return PunctualGrid(grid, clock) if isinstance(grid, LocalGrid) and math.isfinite(clock.deadline) else grid
+
+
+def build_fleet(section: DevicesSection, devices: int, seed: int) -> Fleet:
+    """How fast the devices compute."""
+    return Fleet(
         build_profiles(section),
         devices,
         seed,
         jitter=section.jitter,
         straggler_probability=section.straggler_probability,
         straggler_slowdown=section.straggler_slowdown,
-    )
-    workers = len(grid.team.connections)
-    return ClockedGrid(
-        grid,
-        fleet,
-        build_network(scenario, seed),
-        training_flops(workplace),
-        faults=build_faults(scenario.faults or FaultsSection(), devices, seed),
-        at_once=devices if workers else 1,
-        on_span=on_span if section.spans else None,
     )
 
 
@@ -96,7 +134,10 @@ def build_network(scenario: Scenario, seed: int) -> Network:
 
 
 def _channel_links(scenario: Scenario, seed: int, section: NetworkSection) -> list[Link]:
-    r"""Devices that take turns in the whole band: :math:`r_i = B \log_2(1 + P E|h_i|^2 / N)`, both ways alike."""
+    r"""Devices that take turns in the whole band: :math:`r_i = B \log_2(1 + P E|h_i|^2 / N)`.
+
+    On the way down P is the server's, if the table says it.
+    """
     channel = build_channel(scenario, seed)
     power = power_limit(scenario)
     if power is None or channel.noise_power == 0:
@@ -105,14 +146,20 @@ def _channel_links(scenario: Scenario, seed: int, section: NetworkSection) -> li
             "and noise"
         )
     gains = channel.mean_power(0, scenario.data.devices, seed)
-    rates = channel.bandwidth * np.log2(1.0 + power * np.asarray(gains) / channel.noise_power)
-    if not (rates > 0).all():
-        out = np.flatnonzero(rates <= 0).tolist()
+    given = section.server_tx_power_dbm
+    down_power = power if given is None else watts_from_dbm(given)
+    up, down = (
+        channel.bandwidth * np.log2(1.0 + watts * np.asarray(gains) / channel.noise_power)
+        for watts in (power, down_power)
+    )
+    if not (up > 0).all() or not (down > 0).all():
+        out = np.flatnonzero(np.minimum(up, down) <= 0).tolist()
         raise ScenarioError(
             f'network.link = "channel": devices {out} are out of reach; accepted: a channel that reaches all'
         )
     drawn = power / scenario.link.amplifier_efficiency + scenario.link.circuit_power
-    return [Link(float(r), float(r), _latency(section) or 0.0, send_watts=drawn) for r in rates]
+    latency = _latency(section) or 0.0
+    return [Link(float(u), float(d), latency, send_watts=drawn) for u, d in zip(up, down, strict=True)]
 
 
 def build_faults(section: FaultsSection, devices: int, seed: int) -> Faults:

@@ -18,6 +18,7 @@ from fedmac.clock.faults import Faults
 from fedmac.clock.fleet import Fleet
 from fedmac.clock.network import Network
 from fedmac.clock.order import Order, id_of, kept_orders, number_of, orders_from
+from fedmac.clock.reply_bits import bits_of_reply, packet_bits
 from fedmac.clock.usage import Usage, UsageNow, usage_now
 from strategies.systems.model_form import bits_of
 from strategies.systems.timed import Standstill
@@ -35,9 +36,10 @@ class ClockedGrid(Grid):
 
     A message reaches its device over the network, waits for those before it, is worked at for as long as the device's
     profile says, and its reply waits its turn at the server's link. What a device computes is fixed by the message, and
-    is computed only when its reply is about to arrive. Time passes in :meth:`next_reply`, :meth:`pull_messages` and
-    :meth:`send_and_receive`, and nowhere else; equal times break by device number. A training message's reply is as
-    long as the message; other messages cost no computing, and their replies no bits.
+    is computed only when its reply is about to arrive, or when the message is sent if nothing else tells how long a
+    packet is. Time passes in :meth:`next_reply`, :meth:`pull_messages` and :meth:`send_and_receive`, and nowhere else;
+    equal times break by device number. A training message's reply is as long as the message, or as its packet; other
+    messages cost no computing, and their replies no bits.
 
     Parameters
     ----------
@@ -130,13 +132,14 @@ class ClockedGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages now; their fate is decided, and shows as time passes."""
-        ids = []
-        for message in messages:
-            metadata = message.metadata
-            order = self._order(message, metadata.dst_node_id, metadata.message_type)
-            ids.append(id_of(order.number))
-            metadata.__dict__["_message_id"] = ids[-1]
-        return ids
+        orders = [self._order(message, message.metadata.dst_node_id) for message in messages]
+        if unknown := [order for order in orders if math.isnan(order.reply_bits)]:
+            self._devices.answer(unknown)
+            for order in unknown:
+                order.reply_bits = packet_bits(order.reply)
+        for order in orders:
+            self._send(order)
+        return [id_of(order.number) for order in orders]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Let time pass until one of these messages is answered; the replies that are there by then, in their order."""
@@ -178,24 +181,28 @@ class ClockedGrid(Grid):
 
     # What happens.
 
-    def _order(self, message: Message, node: int, message_type: str) -> Order:
-        """Put a message on its way, and its end into the queue."""
+    def _order(self, message: Message, node: int) -> Order:
+        """A message to a device, before it is on its way."""
         device = self._device_of[node]
         step = self._steps[device]
         self._steps[device] += 1
         self._sent += 1
+        message.metadata.__dict__["_message_id"] = id_of(self._sent)
         bits = self._bits_of(message)
-        trains = message_type.startswith(MessageType.TRAIN)
-        flops = self.flops(device) if trains else 0.0
-        reached = self.network.send(device, bits, self.now)
-        start = max(reached, self._free_at[device])
-        busy = self.fleet.seconds(device, step, flops) if trains else 0.0
-        reply_bits = bits if trains else 0.0
-        watts = self.fleet.joules(device, flops, busy) / busy if busy else 0.0
-        order = Order(self._sent, message, device, step, bits, reply_bits, watts, busy, reached, start, math.inf, False)
-        self._orders[order.number] = order
-        self._decide(order)
+        reply_bits, watts, busy = 0.0, 0.0, 0.0
+        if message.metadata.message_type.startswith(MessageType.TRAIN):
+            flops = self.flops(device)
+            reply_bits = bits_of_reply(message, bits)
+            busy = self.fleet.seconds(device, step, flops)
+            watts = self.fleet.joules(device, flops, busy) / busy if busy else 0.0
+        order = self._orders[self._sent] = Order(self._sent, message, device, step, bits, reply_bits, watts, busy)
         return order
+
+    def _send(self, order: Order) -> None:
+        """Put a message on its way, and its end into the queue."""
+        order.reached = self.network.send(order.device, order.bits, self.now)
+        order.start = max(order.reached, self._free_at[order.device])
+        self._decide(order)
 
     def _decide(self, order: Order) -> None:
         """What becomes of an order: a reply that is offered to the server's link, or an end before that."""

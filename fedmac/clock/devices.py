@@ -31,9 +31,11 @@ class Devices:
             for order, reply in zip(orders, in_place.answer([order.message for order in orders]), strict=True):
                 order.reply = reply
             return
+        contents = [order.message.content for order in orders]
         ids = list(self.grid.push_messages([order.message for order in orders]))
         replies = {reply.metadata.reply_to_message_id: reply for reply in self.grid.pull_messages(ids)}
-        for order, message_id in zip(orders, ids, strict=True):
+        for order, content, message_id in zip(orders, contents, ids, strict=True):
+            order.message.content = content  # mods take records out of the message, which may have to be answered anew
             # The grid has given the message an id of its own.
             order.message.metadata.__dict__["_message_id"] = name = id_of(order.number)
             order.reply = answer = replies.get(message_id)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from flwr.app import ArrayRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
+from fedmac.engines.lanes import FIRST_NODE
 from fedmac.engines.local import LocalGrid
-from fedmac.engines.workers import FIRST_NODE
 from strategies.mean_exchange import Vector
 from strategies.systems.model_form import FlatModel, ModelForm, flat_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ class Order:
     device, step : int
         Whose it is, and which of the device's messages.
     bits, reply_bits : float
-        Of the message and of its reply.
+        Of the message and of its reply; NaN of a reply that has to be computed to tell.
     watts, busy : float
         What the work draws (W), and how long it takes (s); less where the device goes meanwhile.
     reached, start, ready : float
@@ -41,12 +42,12 @@ class Order:
     step: int
     bits: float
     reply_bits: float
-    watts: float
-    busy: float
-    reached: float
-    start: float
-    ready: float
-    answered: bool
+    watts: float = 0.0
+    busy: float = 0.0
+    reached: float = math.inf
+    start: float = math.inf
+    ready: float = math.inf
+    answered: bool = False
     reply: Message | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import tomli_w
 
@@ -10,6 +10,7 @@ from clients.device_profiles import ComputeProfile
 
 
 def profile_table(profile: ComputeProfile) -> str:
-    """TOML of the table ``devices.own.NAME``, which reads back as the same profile."""
-    content = {key: value for key, value in asdict(profile).items() if key != "name" and value is not None}
+    """TOML of the table ``devices.own.NAME``, which reads back as the same profile; defaults are left out."""
+    defaults = {field.name: field.default for field in fields(profile)}
+    content = {key: value for key, value in asdict(profile).items() if key != "name" and value != defaults[key]}
     return tomli_w.dumps({"devices": {"own": {profile.name: content}}})

@@ -46,7 +46,7 @@ def measure_profile(
     Returns
     -------
     ComputeProfile
-        Its speed is the median over five periods.
+        Its speed is the median over five periods; what was measured has three digits.
 
     Raises
     ------
@@ -73,20 +73,28 @@ def measure_profile(
         assert after is not None
         if after <= before:
             raise PowerUnknown(f"watts: {ENERGY_COUNTER} did not advance; accepted: --watts")
-        watts, how = (after - before) / passed, "by the processor's counter"
-    where = f"{platform.machine()}, {torch.get_num_threads()} threads" if device == "cpu" else device
+        watts, how = rounded((after - before) / passed), "by the processor's counter"
+    where = f"{platform.machine()}, {_counted(torch.get_num_threads(), 'thread')}" if device == "cpu" else device
     source = (
         f"Measured by `fedmac profile`: PyTorch {torch.__version__} on {where}, MLP {FEATURES}-{HIDDEN}-{CLASSES}, "
         f"batches of {BATCH}; power {how}"
     )
     return ComputeProfile(
         name,
-        flops_per_s=statistics.median(speeds),
+        flops_per_s=rounded(statistics.median(speeds)),
         busy_watts=watts,
         idle_watts=idle_watts,
         source=source,
-        checked=True,
     )
+
+
+def rounded(value: float) -> float:
+    """A measured value to three significant digits; two measurements differ by more."""
+    return float(f"{value:.3g}")
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 class _Work:

@@ -16,6 +16,7 @@ ENGINES = {
     "local": "in this process and its workers; deterministic, no messages serialised (default)",
     "flower": "Flower's simulation engine on Ray; needs the extra 'simulation'",
     "deployment": "real devices, connected to a SuperLink (`fedmac deploy`, engine.superlink)",
+    "collective": "a process for each device of a system without a server, by torchrun and torch.distributed (gloo)",
 }
 """Engines by name, with a line for `fedmac list`."""
 
@@ -28,16 +29,35 @@ def check_engine(scenario: Scenario) -> None:
     ScenarioError
         If ``engine.superlink`` names no SuperLink.
     EngineError
-        If that SuperLink does not answer, or its certificate is not accepted.
+        If that SuperLink does not answer, its certificate is not accepted, or devices are missing.
     """
     if scenario.engine.kind == "deployment":
-        from fedmac.engines.deployment import superlink_at
-        from fedmac.engines.superlink import EngineError
+        from fedmac.engines.deployment import answering, superlink_at, wait_for_devices
 
-        try:
-            superlink_at(str(scenario.engine.superlink)).healthy()
-        except OSError as error:
-            raise EngineError(f"engine.superlink: {error}") from None
+        where, seconds = str(scenario.engine.superlink), scenario.engine.nodes_timeout_s
+        with answering(where):
+            control = superlink_at(where)
+            control.healthy()
+            numbers = {variant.scenario.data.devices for variant in scenario.resolve()}
+            if len(numbers) == 1:  # several are refused when it is known which variants are to run
+                wait_for_devices(control, numbers.pop(), seconds)
+
+
+def end_orphan(scenario: Scenario, out: Path) -> None:
+    """End the run that goes on in a folder whose command was killed; whoever calls this holds the folder.
+
+    Raises
+    ------
+    EngineError
+        If it does not end, or the server does not answer.
+    """
+    if scenario.engine.kind == "deployment" and out.exists():
+        from fedmac.engines.deployment import answering, superlink_at
+        from fedmac.engines.deployment import end_orphan as end_orphan_on
+
+        where = str(scenario.engine.superlink)
+        with answering(where):
+            end_orphan_on(superlink_at(where), out)
 
 
 def run_jobs(
@@ -53,7 +73,13 @@ def run_jobs(
     pending = [job for job in jobs if not job.done]
     if not pending:
         return
-    if scenario.engine.kind != "local":
+    if scenario.engine.kind == "collective":
+        from fedmac.engines.collective import run_collectively
+
+        follow = _Follower([job.folder.rounds for job in pending], note)
+        follow.skip()
+        run_collectively(out.absolute(), pending, only, follow)
+    elif scenario.engine.kind != "local":
         _run_as_app(scenario, out, pending, note, only, workers)
     else:
         for job in pending:
@@ -63,6 +89,7 @@ def run_jobs(
 def _run_locally(job: Job, note: Callable[[dict[str, Any]], None], workers: int) -> None:
     from clients.app import client_app
     from fedmac.build_devices import build_workplace
+    from fedmac.engines.batched_devices import devices_of_a_batch
     from fedmac.engines.local import LocalGrid
     from fedmac.session import perform
 
@@ -72,7 +99,9 @@ def _run_locally(job: Job, note: Callable[[dict[str, Any]], None], workers: int)
     workers = workers if workplace.trainer.device.type == "cpu" else 1
     app = client_app(lambda _context, _config: workplace)
     memory = scenario.engine.memory_mb * 10**6
-    with LocalGrid(workplace, app, workers=workers, threads=scenario.training.threads, memory=memory) as grid:
+    batch = devices_of_a_batch(scenario.engine.batched_devices, workplace.trainer, memory)
+    threads = scenario.training.threads
+    with LocalGrid(workplace, app, workers=workers, threads=threads, memory=memory, batch=batch) as grid:
         perform(job, grid, workplace, note)
 
 
@@ -87,7 +116,7 @@ def _run_as_app(
     """One Flower app run for all jobs; its rounds are read from the run folder as they appear."""
     from fedmac.engines.flower import Scalar, write_app
     from fedmac.engines.superlink import EngineError
-    from fedmac.record import SCENARIO
+    from fedmac.record import FLOWER_LOG, SCENARIO
 
     nodes = {job.variant.scenario.data.devices for job in jobs}
     if len(nodes) != 1:
@@ -101,18 +130,18 @@ def _run_as_app(
     config: dict[str, Scalar] = {
         "scenario": (out / SCENARIO).read_text(encoding="utf-8") + "\n",
         "overrides": "",
-        "only": ",".join(only),
+        "only": json.dumps(list(only)),
         "out": str(out),
         "prepared": True,
     }
     start = _on_deployment if scenario.engine.kind == "deployment" else _on_simulation
     with tempfile.TemporaryDirectory(prefix="fedmac-app-") as directory:
         app = write_app(Path(directory) / "app", config)
-        start(scenario, app, config, nodes.pop(), workers, out / "flower.log", follow)
+        start(scenario, app, config, nodes.pop(), workers, out / FLOWER_LOG, follow)
     follow()
     unfinished = [f"{job.variant.name} (seed {job.seed})" for job in jobs if not job.done]
     if unfinished:
-        raise EngineError(f"Flower ended without finishing {', '.join(unfinished)}; see {out / 'flower.log'}")
+        raise EngineError(f"Flower ended without finishing {', '.join(unfinished)}; see {out / FLOWER_LOG}")
 
 
 def _on_simulation(

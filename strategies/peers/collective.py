@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -59,7 +59,7 @@ class CollectivePeer(Peer):
         """Take the step."""
         return self._local_step(self.number, step, x)
 
-    def send(self, to: int, vector: Vector) -> None:
+    def send(self, to: int, vector: Vector, step: int = 0) -> None:
         """Put a copy on its way.
 
         Raises
@@ -76,8 +76,18 @@ class CollectivePeer(Peer):
             # The tensor is kept beside its message: nobody else holds what is being sent.
             under_way.append((dist.isend(content, to), content))
 
-    async def receive(self, source: int, like: Vector) -> Vector:
+    async def receive(self, source: int, like: Vector, step: int = 0) -> Vector:
         """Wait for the next vector of `source`, at most `timeout_s`."""
+        return self.hear(source, like)
+
+    def hear(self, source: int, like: Vector) -> Vector:
+        """Wait for the next vector of `source`, of the shape and type of `like`.
+
+        Raises
+        ------
+        PeerLost
+            If it does not come within `timeout_s`.
+        """
         received = np.empty_like(like, order="C")
         with self._waiting_for(source):
             work: Any = dist.irecv(torch.from_numpy(received), source)
@@ -163,8 +173,8 @@ def joined(
         dist.destroy_process_group()
 
 
-def run_as_peer(system: PeerSystem, peer: CollectivePeer, x: Vector, steps: int) -> Held:
-    """Run a system as one peer among processes, from x, shape (d,); what the peer holds in the end.
+def run_as_peer(system: PeerSystem, peer: CollectivePeer, held: Held, steps: Iterable[int]) -> Held:
+    """Take these steps of a system, numbered from 1, as one peer among processes; what the peer holds in the end.
 
     Raises
     ------
@@ -174,12 +184,12 @@ def run_as_peer(system: PeerSystem, peer: CollectivePeer, x: Vector, steps: int)
         If a peer is gone.
     """
     system.check(peer.peers)
-    program = system.run(peer, x.copy(), steps)
+    program = system.run(peer, held, steps)
     try:
         program.send(None)  # nothing in it gives its turn away: it runs to its end
     except StopIteration as end:
-        held: Held = end.value
-        return held
+        ended: Held = end.value
+        return ended
     program.close()
     raise TypeError(f"{type(system).__name__} waits for something else than its peer")
 

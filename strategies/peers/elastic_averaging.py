@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from strategies.peers.peer import Held, Peer, Vector, check_every, check_peers
+from strategies.peers.peer import Held, Missed, Peer, Vector, check_every, check_peers, held_model
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,9 @@ class ElasticAveraging:
     .. math:: x_k \leftarrow x_k - a\, g_k(x_k) - b\,(x_k - c), \qquad c \leftarrow c + b \sum_k (x_k - c) ,
 
     both from the :math:`x_k` and c of before, b = beta / p with p workers [1]_; in the steps between there is no
-    spring. The centre c is the model that comes out. Peer 0 keeps it; it begins at peer 0's vector. The other workers
-    send :math:`x_k`, and step while c comes, which waits for all replicas of the exchange before, not of this one.
+    spring. The centre c is the model that comes out; it begins at its keeper's vector. The other workers send
+    :math:`x_k`, and step while c comes, which waits for all replicas of the exchange before, not of this one. A replica
+    or a centre that does not come is left out of the sum, or pulls nobody.
 
     Parameters
     ----------
@@ -28,7 +32,7 @@ class ElasticAveraging:
     every : int, default 1
         tau, steps, >= 1.
     server : bool, default False
-        Whether peer 0 only keeps the centre; otherwise it is a worker as well.
+        Who keeps the centre: a server, which does nothing else and is the last peer, or peer 0, a worker as well.
 
     Raises
     ------
@@ -40,6 +44,8 @@ class ElasticAveraging:
     .. [1] S. Zhang, A. Choromanska, Y. LeCun, "Deep learning with elastic averaging SGD", NeurIPS 2015,
        arXiv:1412.6651, equations 5 and 6.
     """
+
+    together: ClassVar[bool] = False
 
     beta: float = 0.9
     every: int = 1
@@ -54,51 +60,61 @@ class ElasticAveraging:
     def check(self, peers: int) -> None:
         """Refuse fewer than two workers."""
         if self.server:
-            check_peers(peers, 3, "with server = true peer 0 does not train, and one worker has nobody to average with")
+            check_peers(
+                peers, 3, "with server = true one of them does not train, and one worker has nobody to average with"
+            )
         check_peers(peers)
 
-    async def run(self, peer: Peer, x: Vector, steps: int) -> Held:
-        """Go `steps` steps."""
-        return await (self._keep if peer.number == 0 else self._work)(peer, x, steps)
+    def keeper(self, peers: int) -> int:
+        """Who keeps the centre."""
+        return peers - 1 if self.server else 0
+
+    async def run(self, peer: Peer, held: Held, steps: Iterable[int]) -> Held:
+        """Take these steps."""
+        return await (self._keep if peer.number == self.keeper(peer.peers) else self._work)(peer, held, steps)
 
     def _strength(self, peer: Peer) -> float:
         """The constant b."""
         return self.beta / (peer.peers - self.server)
 
-    async def _work(self, peer: Peer, x: Vector, steps: int) -> Held:
+    async def _work(self, peer: Peer, held: Held, steps: Iterable[int]) -> Held:
         """Take the steps of a worker that does not keep the centre."""
-        b = self._strength(peer)
-        for step in range(1, steps + 1):
+        b, keeper, x = self._strength(peer), self.keeper(peer.peers), held_model(held)
+        for step in steps:
             if step % self.every:
                 x = await peer.step(x, step)
             else:
-                peer.send(0, x)
-                stepped = await peer.step(x, step)
-                x = np.asarray(stepped - b * (x - await peer.receive(0, x)))
+                peer.send(keeper, x, step)
+                before, x = x, await peer.step(x, step)
+                with suppress(Missed):
+                    x = np.asarray(x - b * (before - await peer.receive(keeper, before, step)))
             peer.note(step, Held(x))
         return Held(x)
 
-    async def _keep(self, peer: Peer, x: Vector, steps: int) -> Held:
-        """Keep the centre, and take a worker's steps too, unless peer 0 is a server."""
-        b, centre = self._strength(peer), x.copy()
-        for step in range(1, steps + 1):
+    async def _keep(self, peer: Peer, held: Held, steps: Iterable[int]) -> Held:
+        """Keep the centre, and take a worker's steps too, unless the keeper is a server."""
+        b = self._strength(peer)
+        centre = held_model(held).copy() if held.centre is None else held.centre
+        x = centre if self.server else held_model(held)
+        others = [k for k in range(peer.peers) if k != peer.number]
+        for step in steps:
             meets = step % self.every == 0
-            if meets:
-                for k in range(1, peer.peers):
-                    peer.send(k, centre)
+            for k in others if meets else ():
+                peer.send(k, centre, step)
             stepped = x if self.server else await peer.step(x, step)
             if meets:
                 pull = np.zeros_like(centre)
                 if not self.server:
                     pull = x - centre
                     stepped = np.asarray(stepped - b * pull)
-                for k in range(1, peer.peers):  # in the order of numbers, so that rounding is the same each time
-                    pull = pull + (await peer.receive(k, centre) - centre)
+                for k in others:  # in the order of numbers, so that rounding is the same each time
+                    with suppress(Missed):
+                        pull = pull + (await peer.receive(k, centre, step) - centre)
                 centre = np.asarray(centre + b * pull)
             x = stepped
             peer.note(step, self._held(x, centre))
         return self._held(x, centre)
 
     def _held(self, x: Vector, centre: Vector) -> Held:
-        """A server has no replica."""
+        """A server has no replica of its own."""
         return Held(None if self.server else x, centre)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from strategies.peers.exchange import MODES, Mode, sources
 from strategies.peers.graph import Graph
 from strategies.peers.mixing import mixing_matrix, spectral_gap
-from strategies.peers.peer import Held, Peer, Vector, check_every, check_peers
+from strategies.peers.peer import Held, Missed, Peer, Vector, check_every, check_peers, held_model
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Gossip:
 
     Symmetric gossip keeps the replicas' mean; pull keeps it in expectation, and so does push where all peers stand
     alike in the graph (complete, ring, torus). There is no barrier: a peer waits only for those from which it receives,
-    until they have taken the same step.
+    until they have taken the same step. An exchange with one that is gone, or whose message is lost, is skipped.
 
     Parameters
     ----------
@@ -50,6 +53,8 @@ class Gossip:
        Theory 52 (6), 2006.
     """
 
+    together: ClassVar[bool] = False
+
     graph: Graph
     mode: Mode = "symmetric"
     every: int = 1
@@ -73,9 +78,10 @@ class Gossip:
         if peers != self.graph.peers:
             raise ValueError(f"peers = {peers}: the graph has {self.graph.peers}; accepted: {self.graph.peers}")
 
-    async def run(self, peer: Peer, x: Vector, steps: int) -> Held:
-        """Go `steps` steps."""
-        for step in range(1, steps + 1):
+    async def run(self, peer: Peer, held: Held, steps: Iterable[int]) -> Held:
+        """Take these steps."""
+        x = held_model(held)
+        for step in steps:
             x = await peer.step(x, step)
             if step % self.every == 0:
                 x = await self._exchange(peer, x, step)
@@ -87,6 +93,9 @@ class Gossip:
         plan = sources(self.graph, self.mode, self.seed, step)
         for to, expected in enumerate(plan):
             if peer.number in expected:
-                peer.send(to, x)
-        received = [await peer.receive(source, x) for source in plan[peer.number]]
+                peer.send(to, x, step)
+        received = []
+        for source in plan[peer.number]:
+            with suppress(Missed):
+                received.append(await peer.receive(source, x, step))
         return np.asarray((x + np.mean(received, axis=0, dtype=x.dtype)) / 2) if received else x

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -18,6 +18,10 @@ LocalStep = Callable[[int, int, Vector], Vector]
 
 class PeerLost(RuntimeError):
     """A peer has gone, or did not answer in time: what waits for it cannot go on."""
+
+
+class Missed(Exception):
+    """A message will not come, and its receiver can do without: it was lost, or its sender is gone."""
 
 
 class Held(NamedTuple):
@@ -66,6 +70,8 @@ class Peer(ABC):
     ----------
     traffic : Traffic
         What it has sent.
+    present : sequence of int
+        Who takes part, in the order of numbers; all peers, unless some are gone and the others go on together.
 
     Raises
     ------
@@ -79,6 +85,7 @@ class Peer(ABC):
         self.peers = peers
         self.on_step = on_step
         self.traffic = Traffic()
+        self.present: Sequence[int] = range(peers)
 
     @property
     @abstractmethod
@@ -90,20 +97,23 @@ class Peer(ABC):
         """Take local step number `step`, counted from 1, at x; the time it takes passes."""
 
     @abstractmethod
-    def send(self, to: int, vector: Vector) -> None:
+    def send(self, to: int, vector: Vector, step: int = 0) -> None:
         """Send a vector to a peer, without waiting; it may be changed afterwards.
 
-        Messages from one peer to another are received in the order in which they were sent.
+        Messages from one peer to another are received in the order in which they were sent. `step` is the sender's own,
+        for those that may be waited for in vain.
         """
 
     @abstractmethod
-    async def receive(self, source: int, like: Vector) -> Vector:
-        """Wait for the next vector of a peer, of the shape and type of `like`.
+    async def receive(self, source: int, like: Vector, step: int = 0) -> Vector:
+        """Wait for the next vector of a peer, of the shape and type of `like`, sent in its step of this number.
 
         Raises
         ------
+        Missed
+            If it will not come, and the system can do without.
         PeerLost
-            If it will not come.
+            If it will not come, and nothing can be done.
         """
 
     def note(self, step: int, held: Held) -> None:
@@ -115,13 +125,25 @@ class Peer(ABC):
 class PeerSystem(Protocol):
     """An algorithm that every peer runs."""
 
+    @property
+    def together(self) -> bool:
+        """Whether a step needs everybody's messages, so that a missing one is never just skipped."""
+        ...
+
     def check(self, peers: int) -> None:
         """Refuse a number of peers it cannot run with (ValueError)."""
         ...
 
-    async def run(self, peer: Peer, x: Vector, steps: int) -> Held:
-        """Go `steps` steps from x, shape (d,), as `peer`; what it holds in the end."""
+    async def run(self, peer: Peer, held: Held, steps: Iterable[int]) -> Held:
+        """Take these steps, numbered from 1, as `peer`, from what it holds; what it holds in the end."""
         ...
+
+
+def held_model(held: Held) -> Vector:
+    """The replica of one that trains."""
+    if held.model is None:
+        raise TypeError("held.model = None: accepted: a vector, as every peer that trains has one")
+    return held.model
 
 
 def check_peers(peers: int, least: int = 2, why: str = "a peer alone has nobody to average with") -> None:

@@ -143,5 +143,5 @@ def _peer(
 
 def _run(system: PeerSystem, initial: Vector, steps: int, peer: CollectivePeer) -> tuple[Held, Traffic, float]:
     """One peer's part of a run."""
-    held = run_as_peer(system, peer, initial[peer.number], steps)
+    held = run_as_peer(system, peer, Held(initial[peer.number].copy()), range(1, steps + 1))
     return held, peer.traffic, peer.now

@@ -35,6 +35,8 @@ class Asynchronous(ServerSystem):
         q >= 0.
     largest_staleness : int, default infinite
         s_max >= 0.
+    concurrency : int, default infinite
+        How many workers train at a time, >= 1: whoever has waited longest gets the model when one has answered.
     devices : int, optional
         p.
 
@@ -53,13 +55,16 @@ class Asynchronous(ServerSystem):
         server_learning_rate: float = 1.0,
         staleness_exponent: float = 0.0,
         largest_staleness: float = math.inf,
+        concurrency: float = math.inf,
         devices: int | None = None,
     ) -> None:
         super().__init__(server_learning_rate, devices)
         check_number("staleness_exponent", staleness_exponent)
         check_whole("largest_staleness", largest_staleness, 0, infinite=True)
+        check_whole("concurrency", concurrency, 1, infinite=True)
         self.staleness_exponent = staleness_exponent
         self.largest_staleness = largest_staleness
+        self.concurrency = concurrency
 
     def receive(self, run: ServerRun, work: Work, update: Vector) -> str:
         """A step, unless it is too stale."""

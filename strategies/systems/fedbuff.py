@@ -29,7 +29,7 @@ class FedBuff(ServerSystem):
     .. math:: x \leftarrow x + \frac{\eta}{B} \sum_{i=1}^{B} c(s_i)\, \Delta_i, \qquad c(s) = (1 + s)^{-q},
 
     with staleness counted in moves of the model. B = 1 is the asynchronous server. A worker that has sent gets the
-    present model at once. A round is p arrivals, whatever B is.
+    present model at once, unless so many train already. A round is p arrivals, whatever B is.
 
     Parameters
     ----------
@@ -41,6 +41,9 @@ class FedBuff(ServerSystem):
         q >= 0; 1/2 in [1]_.
     largest_staleness : int, default infinite
         Staler updates are rejected.
+    concurrency : int, default infinite
+        M of [1]_, how many workers train at a time, >= 1. There they are drawn at random; here whoever has waited
+        longest gets the model when one has answered, so that all have equal turns.
     devices : int, optional
         p.
 
@@ -61,15 +64,18 @@ class FedBuff(ServerSystem):
         buffer: int = 10,
         staleness_exponent: float = 0.5,
         largest_staleness: float = math.inf,
+        concurrency: float = math.inf,
         devices: int | None = None,
     ) -> None:
         super().__init__(server_learning_rate, devices)
         check_whole("buffer", buffer, 1)
         check_number("staleness_exponent", staleness_exponent)
         check_whole("largest_staleness", largest_staleness, 0, infinite=True)
+        check_whole("concurrency", concurrency, 1, infinite=True)
         self.buffer = int(buffer)
         self.staleness_exponent = staleness_exponent
         self.largest_staleness = largest_staleness
+        self.concurrency = concurrency
         self._sum: Vector | None = None
         self._held = 0
 

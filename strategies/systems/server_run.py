@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
+from channel.order import ORDER_KEY
 from strategies.mean_exchange import Vector
 from strategies.refusal import BadPayload
 from strategies.systems.mailbox import Mailbox
@@ -108,6 +109,7 @@ class ServerRun:
         self.quickest = math.inf
         self._idle: list[int] = []
         self._steps: dict[int, int] = {}
+        self._queue: deque[int] = deque()
         self._order: deque[str] = deque()
         self._fruitless = 0
         self._record: tuple[int, ArrayRecord] | None = None
@@ -169,13 +171,14 @@ class ServerRun:
         if self.waiting and self.system.wakes(self):
             self._idle += self.waiting
             self.waiting.clear()
-        if not self._idle:
-            return
-        chosen: list[int] = []
         for node in sorted(set(self._idle)):
-            (chosen.append if self.system.may_begin(self, node) else self.waiting.add)(node)
+            (self._queue.append if self.system.may_begin(self, node) else self.waiting.add)(node)
         self._idle.clear()
-        ids = list(self.grid.push_messages([self._message(node) for node in chosen])) if chosen else []
+        room = min(len(self._queue), self.system.concurrency - len(self.working))
+        if room <= 0:
+            return
+        chosen = sorted(self._queue.popleft() for _ in range(int(room)))
+        ids = list(self.grid.push_messages([self._message(node) for node in chosen]))
         for node, message_id in zip(chosen, ids, strict=True):
             self.working[message_id] = Work(node, self._steps[node], self.version, self.round, self.now, self.x)
             self._order.append(message_id)
@@ -184,6 +187,8 @@ class ServerRun:
         step = self._steps[node] = self._steps.get(node, 0) + 1
         config = ConfigRecord({**self.config, "server-round": step})
         content = RecordDict({"arrays": self.model(), "config": config})
+        if self.system.coding is not None:
+            content[ORDER_KEY] = self.system.coding.record(node, step)
         return self.grid.create_message(content, MessageType.TRAIN, node, str(self.round + 1))
 
     def _wait(self) -> None:
@@ -206,7 +211,7 @@ class ServerRun:
             return
         self.quickest = min(self.quickest, self.now - work.begun)
         try:
-            update = read_update(reply, self.form, work.sent)
+            update = self._update(reply, work)
         except BadPayload as bad:
             self._go_without(work.node, str(bad))
             return
@@ -214,6 +219,11 @@ class ServerRun:
         self._idle.append(work.node)
         staleness = self.version - work.version
         self.figures.take(reply, self.system.receive(self, work, update), staleness)
+
+    def _update(self, reply: Message, work: Work) -> Vector:
+        if self.system.coding is not None:
+            return self.system.coding.read(reply, self.form, work.node, work.step)
+        return read_update(reply, self.form, work.sent)
 
     def _next_silent(self) -> float:
         while self._order and self._order[0] not in self.working:
@@ -243,6 +253,7 @@ class ServerRun:
         for message_id in [i for i, work in self.working.items() if work.node in left] if left else ():
             self.figures.fail(self.working.pop(message_id).node, "disconnected while at work")
         self.waiting -= left
+        self._queue = deque(node for node in self._queue if node not in left)
         self._idle = [node for node in self._idle if node not in left] + joined
         self.system.meet(self, joined, sorted(left))
 
@@ -267,6 +278,7 @@ class ServerRun:
             "nodes": sorted(self.nodes),
             "waiting": sorted(self.waiting),
             "idle": sorted(self._idle),
+            "queue": list(self._queue),
             "steps": [list(item) for item in sorted(self._steps.items())],
             "vectors": list(vectors.values()),
             "working": [
@@ -289,7 +301,7 @@ class ServerRun:
         if self.mailbox.timed is None:
             return
         self.nodes, self.waiting = set(state["nodes"]), set(state["waiting"])
-        self._idle = list(state["idle"])
+        self._idle, self._queue = list(state["idle"]), deque(state["queue"])
         self._fruitless = state["fruitless"]
         vectors = [vector.copy() for vector in state["vectors"]]
         self.working = {

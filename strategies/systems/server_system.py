@@ -15,6 +15,7 @@ from strategies.mean_exchange import Vector
 from strategies.own_rounds import OwnRounds
 
 if TYPE_CHECKING:
+    from strategies.systems.coded_updates import CodedUpdates
     from strategies.systems.server_run import ServerRun, Work
 
 Figures = dict[str, Any]
@@ -28,9 +29,10 @@ class ServerSystem(OwnRounds):
     """A server that gives its workers the model, and moves it by the updates that come back.
 
     A worker's message is the usual training message with the server's model, and its reply the model after the steps
-    of the training table; the update is their difference. What a subclass says is who may begin when, and what an
-    update does. :class:`~strategies.systems.server_run.ServerRun` does the rest, by push and pull and without a
-    barrier, on any Grid: on one with a simulated clock, or over a network in real time.
+    of the training table; the update is their difference. With :attr:`coding` the reply is the update's packet. What a
+    subclass says is who may begin when, and what an update does. :class:`~strategies.systems.server_run.ServerRun`
+    does the rest, by push and pull and without a barrier, on any Grid: on one with a simulated clock, or over a
+    network in real time.
 
     Parameters
     ----------
@@ -45,6 +47,10 @@ class ServerSystem(OwnRounds):
         Called with each round's figures before the model is evaluated.
     run : ServerRun or None
         The run in progress; None before :meth:`start`.
+    concurrency : float
+        How many workers are at work at a time, at most; who has waited longest goes next.
+    coding : CodedUpdates or None
+        How workers send their updates; None for plain models.
 
     Raises
     ------
@@ -55,6 +61,8 @@ class ServerSystem(OwnRounds):
     weighted_by_key = "num-examples"
     on_round: Callable[[Figures], None] | None = None
     run: ServerRun | None = None
+    concurrency: float = math.inf
+    coding: CodedUpdates | None = None
     _past: tuple[int, Mapping[str, Any]] | None = None
 
     def __init__(self, server_learning_rate: float = 1.0, devices: int | None = None) -> None:

@@ -40,14 +40,15 @@ class Part:
     log : Path
         Where what it says goes.
     words : str
-        What follows ``fedmac deploy``.
+        What follows ``fedmac deploy``; or, from ``-m`` on, ``python``.
     """
 
     def __init__(self, log: Path, *words: str) -> None:
         self.log = log
         with log.open("wb") as sink:
             # Should the tests be killed, it goes with them.
-            command = launcher() + interruptible("-m", "fedmac.cli", "deploy", *words)
+            program = words if words[0] == "-m" else ("-m", "fedmac.cli", "deploy", *words)
+            command = launcher() + interruptible(*program)
             both = {"stdout": sink, "stderr": subprocess.STDOUT}
             self.process = subprocess.Popen(command, env=environment(), cwd=log.parent, start_new_session=True, **both)
 
@@ -119,11 +120,10 @@ class Federation:
         wait_for(lambda: "ready:" in server.said() or server.process.poll() is not None, 150, "the server")
         assert "ready:" in server.said(), server.said()
 
-    def start_device(self, device: int) -> None:
-        """Start a device."""
-        self.devices[device] = Part(
-            self.place / f"device-{device}.log", "device", str(self.folder), "--id", str(device)
-        )
+    def start_device(self, device: int, *words: str) -> None:
+        """Start a device; another program than ours as `words` say."""
+        words = words or ("device", str(self.folder), "--id", str(device))
+        self.devices[device] = Part(self.place / f"device-{device}.log", *words)
 
     def wait_until_online(self, count: int, seconds: float = 150) -> None:
         """Wait until so many devices are online."""

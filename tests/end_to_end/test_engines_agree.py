@@ -108,9 +108,18 @@ training.warm_up = 2
 name = "votes"
 uplink = { code = "majority-vote", step = 0.002 }
 impairments.availability = 0.7
+
+[[variants]]
+name = "workers"
+strategy = { name = "synchronous" }
+uplink.kind = "digital"
+codec = { name = "qsgd", levels = 3, packing = "entropy" }
 """
 
 VARIANTS = ("rlc", "ideal", "half", "sign", "sign again", "lossy", "everything", "energies", "votes")
+
+SYSTEM = "workers"
+"""A system of a server and its workers, whose time is simulated on one engine and real on the other."""
 
 # Measured seconds are nobody's to repeat. The error of the mean update needs the plain updates, which a server that is
 # reached by messages never sees: Flower's record leaves it out.
@@ -195,18 +204,24 @@ def test_the_server_of_a_message_engine_knows_no_plain_update(folders: tuple[Pat
         assert record["mse_measured"] is None
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, SYSTEM])
 def test_the_final_models_are_the_same(folders: tuple[Path, Path], variant: str) -> None:
     local, flower = (load_file(folder / variant / "model.safetensors") for folder in folders)
     for name, array in local.items():
         np.testing.assert_allclose(flower[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+def test_workers_packets_are_all_accepted_on_both_engines(folders: tuple[Path, Path]) -> None:
+    for record in records(folders[0] / SYSTEM)[1:] + records(folders[1] / SYSTEM)[1:]:
+        assert record["accepted"] == 4
+        assert record["failures"] == []
+
+
 def test_the_run_folder_of_flower_reads_like_any_other(folders: tuple[Path, Path]) -> None:
     run = fedmac.Run(folders[1])
     assert run.summary["engine"] == "flower"
     assert run.summary["interrupted"] is False
-    assert run.variants == list(VARIANTS)
+    assert run.variants == [*VARIANTS, SYSTEM]
     assert (folders[1] / "report.html").is_file()
     assert (folders[1] / "flower.log").is_file()
 

@@ -110,6 +110,34 @@ def test_bad_input_ends_with_2_and_says_what_is_accepted(
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["run", "small.toml", "--seeds", "0"], "Invalid value for '--seeds': 0 is not in the range x>=1."),
+        (["run"], "Missing argument 'SCENARIO'."),
+        (["frobnicate"], "No such command 'frobnicate'."),
+        (["run", "nowhere", "--resume"], "nowhere: no such run folder; accepted: with --resume the folder of a run to"
+         " finish"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_one_line(fedmac: Command, words: list[str], answer: str) -> None:
+    ended = fedmac(*words)
+    assert (ended.code, ended.out, ended.err) == (2, "", f"fedmac: {answer}\n")
+
+
+def test_a_choice_that_is_none_names_those_there_are_in_one_line(fedmac: Command, scenario: Path) -> None:
+    ended = fedmac("run", scenario, "--engine", "ray")
+    assert re.fullmatch(r"fedmac: Invalid value for '--engine': 'ray' is not one of 'local', .*\n", ended.err)
+
+
+def test_the_command_alone_shows_its_help(fedmac: Command) -> None:
+    ended = fedmac()
+    assert ended.code == 2
+    assert "Usage: fedmac" in ended.out + ended.err
+    assert "repurpose" in ended.out + ended.err
+    assert fedmac("--help").code == fedmac("--version").code == 0
+
+
 @pytest.mark.parametrize(("name", "answer"), [("nothing.toml", "no such scenario file"), (".", "Is a directory")])
 def test_a_scenario_that_cannot_be_read_ends_with_2(fedmac: Command, name: str, answer: str) -> None:
     ended = fedmac("run", name)
@@ -356,6 +384,40 @@ def test_the_table_fits_its_terminal(seeds: int, width: int) -> None:
     assert "157,000" in line
     assert "10,000" in line
     assert ("12.3" in line) == (width == 120)
+
+
+def _shown(summary: dict[str, Any], width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(summary_table(summary, width))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_the_table_of_systems_has_their_clock_and_no_channel() -> None:
+    summary = _summary(["asynchronous", "synchronous"], 1)
+    for row in summary["variants"]:
+        row |= {"units": "physical", "clock": "simulated", "clock_s": 61.24, "air_time_s": 0.0, "channel_uses": 0}
+    text = _shown(summary, 100)
+    assert re.search(r"variant +rounds +accuracy +loss +energy +max +clock s +wall s", text)
+    assert re.search(r"asynchronous +200 .* 61\.24 +12\.3", text)
+    assert "energy: mean of the devices and largest, J; clock: simulated" in " ".join(text.split())
+    narrow_text = _shown(summary, 56)
+    assert "61.24" in narrow_text
+    assert "wall s" not in narrow_text
+
+
+def test_a_simulated_clock_stands_beside_air_time_where_there_is_some() -> None:
+    summary = _summary(["over-the-air", "asynchronous"], 1)
+    for row in summary["variants"]:
+        row |= {"clock": "simulated", "clock_s": 61.24}
+    summary["variants"][1] |= {"air_time_s": 0.0, "channel_uses": 0}
+    assert re.search(r"loss +uses +energy +max +air s +clock s +wall s", _shown(summary, 120))
+
+
+def test_a_measured_clock_of_exchanges_is_left_to_the_report() -> None:
+    summary = _summary(["rlc"], 1)
+    summary["variants"][0] |= {"clock_s": 61.24}
+    assert "clock s" not in _shown(summary, 200)
 
 
 def test_a_figure_that_is_not_finite_is_a_dash() -> None:

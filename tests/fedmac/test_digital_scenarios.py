@@ -277,7 +277,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"strategy.name": "krum", "uplink.kind": "ideal"},
         "strategy.name = 'krum': needs each device's own update, but uplink.kind = 'ideal' delivers only their mean; "
         "accepted: fedavg, fedavgm, fedadam, fedyogi, fedadagrad, fedprox, dingo, giant, disco, inexact-dane, aide, "
-        "synchronous-sgd, synchronous, asynchronous, stale-synchronous, fedbuff; or uplink.kind = "
+        "synchronous-sgd, synchronous, asynchronous, stale-synchronous, fedbuff, ring-all-reduce, gossip, "
+        "elastic-averaging; or uplink.kind = "
         '"digital"',
     ),
 ]

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,6 +124,25 @@ def test_flowers_warnings_and_errors_are_logged_and_kept_off_the_terminal(
     assert (warning["event"], warning["message"], warning["logger"]) == ("flower", "a warning of Flower's", "flwr")
     assert "ValueError: in an app" in error["traceback"]
     assert "a warning of Flower's" not in capsys.readouterr().err
+
+
+def test_that_devices_do_not_evaluate_is_no_news_and_every_other_warning_is(tmp_path: Path) -> None:
+    """Flower itself warns of it at the start of every run."""
+    flower = logging.getLogger("flwr")
+    with log_to(tmp_path / "log", "json"):
+        said: list[str] = []
+        listener = logging.Handler()
+        listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+        flower.addHandler(listener)
+        FedAvg(fraction_evaluate=0.0).summary()
+        FedAvg(fraction_train=0.0, fraction_evaluate=1.0).summary()
+        flower.warning("fraction_evaluate is set to 0.5, which is odd")
+        flower.removeHandler(listener)
+    assert any(message.startswith(logs.NO_NEWS) for message in said), "Flower says it, in these words"
+    assert [event["message"] for event in read(tmp_path / "log")] == [
+        "fraction_train is set to 0.0. Federated training will be skipped.",
+        "fraction_evaluate is set to 0.5, which is odd",
+    ]
 
 
 def test_warnings_of_any_library_are_logged_and_still_shown(tmp_path: Path) -> None:

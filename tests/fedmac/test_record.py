@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmac.record import (
+    MEASURED,
     FolderInTheWay,
     RecordError,
     RunFolder,
     check_folder,
     environment,
+    measured,
     prepare,
     read_rounds,
     summary_row,
@@ -31,6 +33,7 @@ from fedmac.session import plan, summarise, summary_of
 from tests.fedmac.small_scenario import VARIANTS, small
 
 SCENARIO = Scenario.load(small())
+SYSTEM = {"strategy": {"name": "synchronous"}, "uplink": {"kind": "ideal"}}
 VARIANT = Variant("small", SCENARIO)
 
 
@@ -252,3 +255,28 @@ def test_what_an_earlier_run_of_other_variants_left_stays_in_the_summary(tmp_pat
     for name in ("ideal", "rlc"):
         plan(scenario, tmp_path, [name])
     assert [row["name"] for row in summarise(scenario, tmp_path)["variants"]] == ["rlc", "ideal"]
+
+
+def test_the_clock_is_measured_where_it_is_not_simulated() -> None:
+    clock = {"compute_s", "clock_s"}
+    plain, system = (Scenario.load(small() | changes) for changes in ({}, SYSTEM))
+    in_real_time = Scenario.load(small() | SYSTEM | {"engine": {"kind": "flower"}})
+    assert clock <= set(MEASURED) == set(measured(plain)) == set(measured(in_real_time))
+    assert set(MEASURED) - set(measured(system)) == clock
+
+
+def test_the_summary_says_that_its_clock_is_simulated_and_who_attacks() -> None:
+    row = summary_row(Variant("small", Scenario.load(small() | SYSTEM)), [line()])
+    assert row["clock"] == "simulated"
+    assert "attackers" not in row
+    attacked = Scenario.load(small() | {"attackers": {"devices": [1, 2], "kind": "gaussian"}})
+    row = summary_row(Variant("small", attacked), [line()])
+    assert (row["attackers"], row["attack"]) == (2, "gaussian")
+    assert "clock" not in row
+
+
+def test_the_summary_has_delta_beside_epsilon() -> None:
+    needs = {"training.clip_norm": 1.0, "power_control.norms": "bound"}
+    private = Scenario.load(small({"privacy.delta": 1e-5, **needs}))
+    row = summary_row(Variant("small", private), [line(privacy_epsilon=2.5)])
+    assert (row["privacy_delta"], row["privacy_epsilon"]) == (1e-5, 2.5)

@@ -21,7 +21,7 @@ from fedmac.lock import held
 from fedmac.record import MEASURED, FolderInTheWay, NoRunHere, RecordError
 from fedmac.runs import Run
 from fedmac.scenario_errors import ScenarioError
-from strategies.air_grid import NOT_FINITE
+from strategies.exchange_of_means import NOT_FINITE
 from tests.fedmac.small_scenario import VARIANTS, small, write
 
 FIGURES = ["test_accuracy", "test_loss", "train_loss", "mse_measured", "channel_uses", "energy_j_per_device_max"]
@@ -377,6 +377,39 @@ def test_a_broken_summary_is_named(tmp_path: Path) -> None:
     (tmp_path / "r" / "summary.json").write_text("{")
     with pytest.raises(RecordError, match=r"summary\.json: not valid JSON"):
         Run(tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '{"variants": [{"name": "../../elsewhere"}]}',
+            r"name = '\.\./\.\./elsewhere': no variant of the scenario; acc",
+        ),
+        (
+            '{"variants": [{"name": "rlc"}, {"rounds": 3}]}',
+            r"name = None: no variant of the scenario; accepted: rlc, id",
+        ),
+        ('{"variants": [{"name": ["rlc"]}]}', r"name = \['rlc'\]: no variant"),
+        ('{"variants": {"name": "rlc"}}', "no list of variants in it; accepted: the summary that a run has written"),
+        ("[]", "no list of variants in it"),
+        ('{"variants": ["rlc"]}', "no list of variants in it"),
+    ],
+)
+def test_a_summary_that_names_other_folders_than_the_runs_own_is_refused(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    write(tmp_path, small(variants=VARIANTS)).rename(tmp_path / "scenario.toml")
+    (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(RecordError, match=message):
+        Run(tmp_path)
+
+
+def test_to_resume_a_folder_that_is_not_there_is_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(NoRunHere, match="nowhere: no such run folder; accepted: with --resume the folder of a run"):
+        fedmac.run(tmp_path / "nowhere", resume=True)
+    with pytest.raises(ScenarioError, match="no such scenario file"):
+        fedmac.run(tmp_path / "nowhere.toml", resume=True, out=tmp_path / "r")
 
 
 def test_seeds_differ_and_their_spread_is_reported(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 from typing import Any, cast
@@ -11,11 +12,13 @@ import pytest
 from flwr.cli.build import build_fab_from_files
 from flwr.common.config import get_fab_config
 from flwr.serverapp import Grid
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
 from fedmac.scenario_text import scenario_from_text
-from fedmac.server_app import wait_for_nodes
+from fedmac.server_app import named_variants, wait_for_nodes
 
 TEXT = 'name = "x"\nrounds = 1\ndata = { source = "digits", devices = 4 }\ntraining = { learning_rate = 0.1 }\n'
 
@@ -42,7 +45,7 @@ def test_nodes_that_connect_late_are_waited_for() -> None:
 
 @pytest.mark.parametrize("there", [0, 3, 5])
 def test_a_wrong_number_of_nodes_is_an_error_that_says_how_to_have_the_right_one(there: int) -> None:
-    with pytest.raises(ScenarioError, match=rf'devices = 4, but {there} SuperNodes.*"num-supernodes=4"'):
+    with pytest.raises(ScenarioError, match=rf'devices = 4, but {there} devices.*"num-supernodes=4"'):
         wait(there, timeout=0.0)
 
 
@@ -63,6 +66,24 @@ def test_a_scenario_travels_as_text_as_a_path_or_with_the_app(tmp_path: Path, mo
 def test_overrides_of_a_run_configuration_reach_the_scenario() -> None:
     scenario: Scenario = scenario_from_text(TEXT, "rounds=7; data.devices=3")
     assert (scenario.rounds, scenario.data.devices) == (7, 3)
+
+
+@given(names=st.lists(st.text(min_size=1)))
+def test_names_of_variants_travel_as_they_are_also_with_commas(names: list[str]) -> None:
+    assert named_variants(json.dumps(names)) == names
+
+
+@pytest.mark.parametrize(
+    ("only", "names"), [("", []), ("rlc", ["rlc"]), ("rlc,ideal", ["rlc", "ideal"]), ('["a, b"]', ["a, b"])]
+)
+def test_names_given_by_hand_may_stand_between_commas(only: str, names: list[str]) -> None:
+    assert named_variants(only) == names
+
+
+@pytest.mark.parametrize("only", ["[rlc]", '["a"', "[1]", '[["a"]]'])
+def test_a_list_that_is_none_of_names_is_refused(only: str) -> None:
+    with pytest.raises(ScenarioError, match=r"only = .*: not a JSON list of names; accepted: names between commas"):
+        named_variants(only)
 
 
 def test_the_repository_is_an_app_that_flower_accepts_and_sends_its_scenarios_only() -> None:

@@ -206,8 +206,24 @@ def test_second_order_prints_costs_to_targets(
     assert "\n| dingo-safe | " in printed
 
 
+def test_phones_are_compared_at_the_energy_of_the_run_over_the_air(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load("phones")
+    scenario = tomllib.loads(script.SCENARIO.read_text(encoding="utf-8"))
+    scenario["data"]["validation_fraction"] = 0.2
+    script.SCENARIO.write_text(tomli_w.dumps(scenario), encoding="utf-8")
+    monkeypatch.setattr(script, "RATES", [0.1])
+    monkeypatch.setattr(script, "SERVER_RATES", {"asynchronous digital": [0.1, 0.3]})
+    monkeypatch.setattr(script, "TARGET", 0.0)
+    run(script, monkeypatch, "--only", "microcontrollers", "--seeds", "2", "--out", "study")
+    rows = [line.split(" | ") for line in Path("study/table.md").read_text(encoding="utf-8").splitlines()[4:]]
+    assert [row[0].strip("| ") for row in rows] == list(script.METHODS)
+    joules = [float(row[3]) for row in rows]
+    assert max(joules) == joules[0] > 0
+    assert "</svg>" in Path("study/phones.svg").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
-    "name", ["bits_vs_accuracy", "analog_vs_digital", "planning", "dingo_over_the_air", "second_order"]
+    "name", ["bits_vs_accuracy", "analog_vs_digital", "planning", "dingo_over_the_air", "second_order", "phones"]
 )
 def test_a_cell_that_is_not_there_is_named(
     name: str, load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

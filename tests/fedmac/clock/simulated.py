@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
 from clients.device_profiles import ComputeProfile
@@ -18,7 +16,7 @@ from fedmac.clock.fleet import Fleet
 from fedmac.clock.links import Link
 from fedmac.clock.network import Network
 from fedmac.engines.local import FIRST_NODE
-from tests.fleet import identify
+from tests.answering_grid import AnsweringGrid
 
 Vector = NDArray[np.float64]
 Answer = Callable[[int, Vector, int], Vector]
@@ -31,40 +29,13 @@ INSTANT = Link(np.inf, np.inf, 0.0)
 """Sends in no time."""
 
 
-class InstantGrid(Grid):
+class InstantGrid(AnsweringGrid):
     """Devices that answer at once; what they were sent is kept in `asked`, as (device, step, model)."""
 
     def __init__(self, devices: int, answer: Answer) -> None:
-        identify()
-        self.devices, self.answer = devices, answer
+        super().__init__(devices, self._answered)
+        self.answer = answer
         self.asked: list[tuple[int, int, Vector]] = []
-        self._replies: dict[str, Message] = {}
-        self._sent = 0
-        self._run = Run.create_empty(run_id=1)
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        return self._run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> list[int]:
-        return [FIRST_NODE + device for device in range(self.devices)]
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        ids = []
-        for message in messages:
-            self._sent += 1
-            message.metadata.__dict__["_message_id"] = f"inner-{self._sent}"
-            ids.append(message.metadata.message_id)
-            self._replies[ids[-1]] = self._answered(message)
-        return ids
 
     def _answered(self, message: Message) -> Message:
         device = message.metadata.dst_node_id - FIRST_NODE
@@ -77,12 +48,6 @@ class InstantGrid(Grid):
             return Message(Error(0, str(error)), reply_to=message)
         metrics = MetricRecord({"num-examples": 1, "train_loss": float(np.sum(model))})
         return Message(RecordDict({"arrays": vector(trained), "metrics": metrics}), reply_to=message)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        return [self._replies.pop(i) for i in message_ids if i in self._replies]
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        return self.pull_messages(self.push_messages(messages))
 
 
 def vector(x: Vector) -> ArrayRecord:

@@ -66,6 +66,23 @@ def test_a_measured_profile_goes_into_a_scenario_and_comes_back() -> None:
     assert profile_from("bench", table) == profile
 
 
+def test_what_was_measured_has_three_digits_and_what_was_given_is_kept() -> None:
+    profile = measure_profile("bench", seconds=0.05, watts=15.0625)
+    assert profile.flops_per_s == float(f"{profile.flops_per_s:.3g}")
+    assert profile.busy_watts == 15.0625
+
+
+@pytest.mark.parametrize(("threads", "said"), [(1, ", 1 thread,"), (2, ", 2 threads,")])
+def test_the_source_counts_threads(threads: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert said in measure_profile("bench", seconds=0.05, watts=1.0).source
+
+
+def test_the_table_has_no_keys_that_say_nothing() -> None:
+    table = tomllib.loads(profile_table(measure_profile("bench", seconds=0.05, watts=15.0)))["devices"]["own"]["bench"]
+    assert list(table) == ["flops_per_s", "busy_watts", "source"]
+
+
 def test_power_is_read_from_the_processors_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = tmp_path / "energy_uj"
     counter.write_text("1000000")
@@ -101,7 +118,18 @@ def test_the_command_prints_a_table_or_writes_a_new_file(tmp_path: Path) -> None
     assert "exists already; accepted: a new file" in str(again.exception)
 
 
-def test_the_command_refuses_a_profile_that_cannot_be() -> None:
-    refused = CliRunner().invoke(app, ["profile", "--watts", "-1", "--seconds", "0.05"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--watts", "-1"], "--watts = -1.0: accepted: a finite number >= 0"),
+        (["--watts", "nan"], "--watts = nan: accepted: a finite number >= 0"),
+        (["--watts", "9", "--idle-watts", "inf"], "--idle-watts = inf: accepted: a finite number >= 0"),
+        (["--watts", "9", "--seconds", "0"], "--seconds = 0.0: accepted: a finite number > 0"),
+        (["--watts", "9", "--device", "tpu"], "--device: 'tpu' is not a device; accepted: auto, cpu, cuda"),
+        (["--watts", "9", "--name", ""], "--name = '': accepted: a text that is not empty"),
+    ],
+)
+def test_the_command_names_the_option_that_cannot_be(options: list[str], message: str) -> None:
+    refused = CliRunner().invoke(app, ["profile", *options])
     assert isinstance(refused.exception, ScenarioError)
-    assert "busy_watts = -1.0: accepted: a finite number >= 0" in str(refused.exception)
+    assert str(refused.exception) == message

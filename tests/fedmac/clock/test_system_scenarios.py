@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import tomllib
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedmac.record import MEASURED, read_rounds
-from fedmac.runs import run
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
-from fedmac.scenario_merge import merge, nest
-
-SMALL: dict[str, Any] = {
-    "name": "systems",
-    "rounds": 3,
-    "data": {"source": "digits", "devices": 4},
-    "training": {"learning_rate": 0.2, "local_batches": 1, "batch_size": 16},
-    "uplink": {"kind": "ideal"},
-    "strategy": {"name": "asynchronous", "server_learning_rate": 0.25},
-    "devices": {"profiles": ["flagship-phone", "microcontroller"], "jitter": 0.2},
-    "engine": {"workers": 1},
-}
-SYSTEMS = ("synchronous", "asynchronous", "stale-synchronous", "fedbuff")
-
-
-def changed(changes: Mapping[str, Any]) -> dict[str, Any]:
-    return merge(copy.deepcopy(SMALL), nest(dict(changes)))
-
-
-def rounds_of(folder: Path, changes: Mapping[str, Any], **given: Any) -> list[dict[str, Any]]:
-    run(Scenario.load(changed(changes)), out=folder, report=False, **given)
-    return read_rounds(folder / "rounds.jsonl")
-
-
-def simulated(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rounds without what this machine's speed is in; time and computing are simulated."""
-    real = set(MEASURED) - {"clock_s", "compute_s"}
-    return [{key: value for key, value in record.items() if key not in real} for record in rounds]
+from tests.fedmac.clock.small_systems import SYSTEMS, changed, rounds_of, simulated
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -165,8 +134,8 @@ def test_spans_of_work_are_recorded_where_they_are_asked_for(tmp_path: Path) -> 
             {"faults.incidents": [{"device": 9, "kind": "crash", "at_s": 1.0}]},
             "faults.incidents.device = 9: there is no such device; accepted: an integer from 0 to 3",
         ),
-        ({"uplink.kind": "over-the-air"}, "uplink.kind = 'over-the-air': strategy.name = \"asynchronous\" sends plain"),
-        ({"strategy": {"name": "fedavg"}}, 'devices: its clock is not simulated with strategy.name = "fedavg"'),
+        ({"uplink.kind": "over-the-air"}, "uplink.kind = 'over-the-air': strategy.name = \"asynchronous\" sends mess"),
+        ({"strategy": {"name": "asynchronous", "concurrency": 0}}, "strategy.concurrency = 0: accepted: an integer"),
         ({"engine": {"kind": "flower"}}, 'devices: with engine.kind = "flower" devices, network and time are real'),
     ],
 )

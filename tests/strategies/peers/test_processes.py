@@ -34,12 +34,14 @@ def systems() -> list[PeerSystem]:
 
 def run_all(peer: CollectivePeer) -> tuple[list[Held], int, Vector]:
     """All systems one after the other, what was sent, and the end of a run with large vectors."""
-    held = [run_as_peer(system, peer, apart(PEERS, SIZE)[peer.number], STEPS) for system in systems()]
+    held = [
+        run_as_peer(system, peer, Held(apart(PEERS, SIZE)[peer.number]), range(1, STEPS + 1)) for system in systems()
+    ]
     numbers = peer.traffic.numbers
     # Far more than fits into the buffers between two processes, so that sending cannot end before receiving begins.
     large = np.full(200_000, float(peer.number), dtype=np.float32)
-    mean = run_as_peer(RingAllReduce(), peer, large, 2).model
-    gossiped = run_as_peer(Gossip(ring(PEERS), "pull"), peer, large, 12).model
+    mean = run_as_peer(RingAllReduce(), peer, Held(large), range(1, 3)).model
+    gossiped = run_as_peer(Gossip(ring(PEERS), "pull"), peer, Held(large), range(1, 13)).model
     assert mean is not None
     assert gossiped is not None
     return held, numbers, mean[:3] + gossiped[-1]
@@ -61,11 +63,12 @@ TORCHRUN = """
 import sys
 import numpy as np
 from strategies.peers.collective import joined, run_as_peer
+from strategies.peers.peer import Held
 from strategies.peers.ring_all_reduce import RingAllReduce
 from tests.strategies.peers.quadratics import apart, noisy_step
 
 with joined(noisy_step, timeout_s=40) as peer:
-    held = run_as_peer(RingAllReduce(), peer, apart(peer.peers, 7)[peer.number], 5)
+    held = run_as_peer(RingAllReduce(), peer, Held(apart(peer.peers, 7)[peer.number]), range(1, 6))
 np.save(f"{sys.argv[1]}/{peer.number}.npy", held.model)
 """
 

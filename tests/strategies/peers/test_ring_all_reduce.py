@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.peers.peer import Held, Peer, Vector
+from strategies.peers.peer import Held, Peer, Vector, held_model
 from strategies.peers.ring_all_reduce import RingAllReduce, ring_mean
 from strategies.peers.simulated import PeersRun, run_simulated
 from strategies.peers.times import RateMatrix
@@ -17,11 +19,14 @@ from tests.strategies.peers.quadratics import RATE, apart, no_step, noisy_step
 class OneMean:
     """Each peer's vector becomes the mean of all."""
 
+    together = True
+
     def check(self, peers: int) -> None:
         """Any number is right."""
 
-    async def run(self, peer: Peer, x: Vector, steps: int) -> Held:
+    async def run(self, peer: Peer, held: Held, steps: Iterable[int]) -> Held:
         """Take one mean, which leaves the vector as it is."""
+        x = held_model(held)
         before = x.copy()
         mean = await ring_mean(peer, x)
         np.testing.assert_array_equal(x, before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
@@ -18,19 +20,21 @@ from tests.strategies.peers.quadratics import apart, no_step
 class Program:
     """Peer 0 sends; peer 1 does something with it."""
 
+    together = False
+
     def __init__(self, sent: list[Vector], like: Vector) -> None:
         self.sent, self.like = sent, like
 
     def check(self, peers: int) -> None:
         """Any number is right."""
 
-    async def run(self, peer: Peer, x: Vector, steps: int) -> Held:
+    async def run(self, peer: Peer, held: Held, steps: Iterable[int]) -> Held:
         """Send all, or receive two."""
         if peer.number == 0:
             for vector in self.sent:
                 peer.send(1, vector)
                 vector += 1.0  # what was sent is sent
-            return Held(x)
+            return held
         return Held(np.stack([await peer.receive(0, self.like), await peer.receive(0, self.like)]))
 
 

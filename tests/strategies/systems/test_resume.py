@@ -26,6 +26,7 @@ SYSTEMS: dict[str, Callable[[], ServerSystem]] = {
     "asynchronous": lambda: Asynchronous(staleness_exponent=0.5, largest_staleness=6),
     "stale-synchronous": lambda: StaleSynchronous(staleness_bound=1),
     "fedbuff": lambda: FedBuff(buffer=3),
+    "two at a time": lambda: FedBuff(buffer=3, concurrency=2),
 }
 ROUNDS = 12
 

@@ -1,0 +1,176 @@
+"""The simulated clock of strategies whose devices send together: the model comes, all train, then the exchange."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fedmac.clock.clocked_grid import Span
+from fedmac.clock.fleet import Fleet
+from fedmac.clock.network import Network
+from fedmac.clock.usage import Usage, usage_now
+from strategies.air_record import Record
+
+
+class ExchangeClock:
+    r"""Simulated time around exchanges whose air time is known.
+
+    Every device that is asked gets the model, trains once, and waits for the slowest; then the exchange follows:
+
+    .. math:: t \leftarrow t + \max_i (D_i + T_i) + A ,
+
+    with the download D_i, the computing T_i of the fleet, and the air time A of the uplink (real channel uses over
+    twice the bandwidth; of packets what their access takes, pilots included). On a shared medium the model is
+    broadcast once, at the rate of the slowest device that is asked, and :math:`D = \ell + b / \min_i r_i`; elsewhere
+    each gets it over its own link and the server's, one after the other. Without a network the model is there at once.
+
+    With a deadline nobody is waited for any longer: who trains for longer has computed in vain until then.
+
+    A device draws the power of its profile while it trains, idles for the rest of the time, and its interface draws
+    what the exchange cost it, and what receiving the model does.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        How fast devices compute; the n-th exchange draws the n-th jitter of each.
+    flops : callable
+        FLOPs of one training of a device, by its number.
+    network : Network, optional
+        How the model reaches the devices.
+    model_bits : float, default 0
+        b, the model's length on that way.
+    deadline : float, default infinite
+        Longest computing of an exchange (s).
+    on_span : callable, optional
+        Called with each span of a device's time.
+
+    Attributes
+    ----------
+    exchange : int
+        Number of the last one.
+    now : float
+        Seconds since the run began.
+    compute_s, download_s, air_s : float
+        Its parts: of the slowest of each exchange, what waiting for the model adds to that, and on air.
+
+    Raises
+    ------
+    ValueError
+        If fleet and network are of different numbers of devices.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        flops: Callable[[int], float],
+        *,
+        network: Network | None = None,
+        model_bits: float = 0.0,
+        deadline: float = math.inf,
+        on_span: Callable[[Span], None] | None = None,
+    ) -> None:
+        if network is not None and len(network.links) != len(fleet):
+            raise ValueError(f"network: of {len(network.links)} devices; accepted: {len(fleet)}, as the fleet has")
+        self.fleet, self.flops, self.network = fleet, flops, network
+        self.model_bits, self.deadline, self.on_span = model_bits, deadline, on_span
+        self.exchange = 0
+        self.now, self.compute_s, self.download_s, self.air_s = 0.0, 0.0, 0.0, 0.0
+        self.usage = Usage(len(fleet))
+
+    def is_late(self, device: int) -> bool:
+        """Whether `device` would train for longer than the deadline in the next exchange."""
+        return self._training(device, self.exchange + 1) > self.deadline
+
+    def pass_exchange(self, record: Mapping[str, Any]) -> Record:
+        """Let the time of an exchange pass.
+
+        Parameters
+        ----------
+        record : mapping
+            What the air tells of it: number, senders and their energies (J), failures, the air time of the run so far.
+
+        Returns
+        -------
+        dict
+            Figures of the run so far that take the place of the record's own, and some beside; see docs/systems.md.
+        """
+        asked = sorted({*record["devices"], *(failure["device"] for failure in record["failures"])})
+        downloads = self._downloads(asked)
+        self.exchange = record["exchange"]
+        training = {device: self._training(device, self.exchange) for device in asked}
+        seconds = {device: min(needed, self.deadline) for device, needed in training.items()}
+        ready = max((downloads[i] + seconds[i] for i in asked), default=0.0)
+        slowest = max(seconds.values(), default=0.0)
+        air, self.air_s = record["air_time_s"] - self.air_s, record["air_time_s"]
+        self._charge(seconds, training)
+        for device, joules in zip(record["devices"], record.get("energies", ()), strict="energies" in record):
+            self.usage.radio_j[device] += joules
+        begun = {device: self.now + wait for device, wait in downloads.items()}
+        self._tell([(device, "compute", begun[device], begun[device] + seconds[device]) for device in asked])
+        self._tell([(device, "send", self.now + ready, self.now + ready + air) for device in record["devices"]])
+        self.compute_s += slowest
+        self.download_s += ready - slowest
+        self.now += ready + air
+        return self.figures()
+
+    def figures(self) -> Record:
+        """Time, energy and utilisation so far; bits up are the ledger's to tell."""
+        watts = [self.fleet.idle_watts(device) for device in range(len(self.fleet))]
+        told = usage_now(self.usage, self.now, {}, {}, watts).record()
+        del told["bits_per_device_mean"]
+        return told | {"compute_s": self.compute_s, "download_s": self.download_s}
+
+    def _training(self, device: int, exchange: int) -> float:
+        """How long a device trains in an exchange, if it is let (s)."""
+        return self.fleet.seconds(device, exchange - 1, self.flops(device))
+
+    def _tell(self, spans: Sequence[Span]) -> None:
+        if self.on_span is not None:
+            for span in spans:
+                self.on_span(span)
+
+    def _downloads(self, asked: Sequence[int]) -> dict[int, float]:
+        """How long after the exchange's beginning the model is at each device (s)."""
+        if self.network is None or not asked:
+            return dict.fromkeys(asked, 0.0)
+        if not self.network.shared_medium:
+            return {device: self.network.send(device, self.model_bits, self.now) - self.now for device in asked}
+        links = [self.network.links[device] for device in asked]
+        seconds = self.model_bits / min(link.down_bps for link in links) + max(link.latency_s for link in links)
+        return dict.fromkeys(asked, seconds)
+
+    def _charge(self, seconds: Mapping[int, float], training: Mapping[int, float]) -> None:
+        """What receiving the model and training, as far as it comes, take from each device."""
+        usage = self.usage
+        for device, busy in seconds.items():
+            usage.busy_s[device] += busy
+            done = busy / training[device] if busy else 0.0
+            usage.compute_j[device] += self.fleet.joules(device, done * self.flops(device), busy)
+            if self.network is not None:
+                usage.bits_down[device] += self.model_bits
+                usage.radio_j[device] += self._receiving(device, seconds)
+
+    def _receiving(self, device: int, asked: Mapping[int, float]) -> float:
+        """Joules: on a shared medium a device listens for as long as the broadcast takes."""
+        assert self.network is not None
+        if not self.network.shared_medium:
+            return self.network.joules(device, received=self.model_bits)
+        links = self.network.links
+        return links[device].receive_watts * self.model_bits / min(links[other].down_bps for other in asked)
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs between two rounds."""
+        return {
+            "seconds": np.array([self.now, self.compute_s, self.download_s, self.air_s]),
+            "exchange": self.exchange,
+            "usage": self.usage.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state`."""
+        self.now, self.compute_s, self.download_s, self.air_s = state["seconds"].tolist()
+        self.exchange = state["exchange"]
+        self.usage.restore(state["usage"])

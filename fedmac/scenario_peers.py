@@ -1,0 +1,48 @@
+"""What a scenario without a server can be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedmac.scenario_errors import below, refusal
+from strategies.names import STRATEGIES
+
+if TYPE_CHECKING:
+    from fedmac.scenario import Scenario
+
+ENGINES = ("local", "collective")
+"""Engines of peers; the second is theirs alone."""
+
+
+def check_peers(scenario: Scenario) -> None:
+    """Refuse what does not go with a system without a server.
+
+    Raises
+    ------
+    ValueError
+        Naming the key, its value and what is accepted.
+    """
+    name, kind = scenario.strategy.name, scenario.engine.kind
+    if kind not in ENGINES:
+        reason = f'strategy.name = "{name}" has no server'
+        raise refusal("engine.kind", kind, reason, ", ".join(f'"{engine}"' for engine in ENGINES))
+    if scenario.uplink.kind != "ideal":
+        reason = f'strategy.name = "{name}" has no uplink: its peers send plain models to each other'
+        raise refusal("uplink.kind", scenario.uplink.kind, reason, '"ideal"')
+    if scenario.data.devices < 2:
+        reason = f'with strategy.name = "{name}" a peer alone has nobody to average with'
+        raise refusal("data.devices", scenario.data.devices, reason, "an integer >= 2")
+    try:
+        STRATEGIES[name].load()(**scenario.strategy.parameters)
+    except ValueError as error:
+        raise ValueError(below("strategy", str(error))) from error
+
+
+def check_not_collective(scenario: Scenario) -> None:
+    """Refuse the engine of peers for a strategy with a server."""
+    if scenario.engine.kind == "collective":
+        systems = ", ".join(f'"{key}"' for key, one in STRATEGIES.items() if one.peers)
+        reason = f'strategy.name = "{scenario.strategy.name}" has a server'
+        raise refusal(
+            "engine.kind", "collective", reason, f'"local", "flower", "deployment"; or strategy.name = {systems}'
+        )
