@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from channel.memory import restore_into, state_of
 from channel.order import BLOCKS_KEY
@@ -27,12 +26,13 @@ from strategies.exchange_of_scalars import ExchangeOfScalars
 from strategies.node_wait import NodeWait
 from strategies.refusal import Failure
 from strategies.trust import Trust
+from strategies.wrapped_grid import WrappedGrid
 
 UNREACHABLE = "unreachable"
 """Why a device is not asked that no order gets to."""
 
 
-class AirGrid(Grid):
+class AirGrid(WrappedGrid):
     """A Grid whose training replies pass through an uplink: N devices send, one reply with their mean arrives.
 
     Messages of type ``train`` and ``train.<action>`` go over the air; everything else (``evaluate``, ``query``) takes
@@ -104,26 +104,6 @@ class AirGrid(Grid):
         return self._books.wall_uplink
 
     # What the wrapped grid does as well as we could.
-
-    def set_run(self, run: Run) -> None:
-        """Set the run of the wrapped grid."""
-        self.grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The wrapped grid's run."""
-        return self.grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message on the wrapped grid."""
-        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         """The wrapped grid's nodes."""

@@ -8,9 +8,8 @@ from operator import is_not
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, Message, MessageType
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedmac.clock.devices import Devices
 from fedmac.clock.event_queue import EventQueue
@@ -22,6 +21,7 @@ from fedmac.clock.reply_bits import bits_of_reply, packet_bits
 from fedmac.clock.usage import Usage, UsageNow, usage_now
 from strategies.systems.model_form import bits_of
 from strategies.systems.timed import Standstill
+from strategies.wrapped_grid import WrappedGrid
 
 CHANGED, OFFERED, ARRIVED, ENDED = range(4)
 """Kinds of events: a device comes or goes; work is done and its reply stands before the server's link; a reply is
@@ -31,7 +31,7 @@ Span = tuple[int, str, float, float]
 """Device, what it did (``compute``, or ``send``: until its reply is there), from when, to when (s)."""
 
 
-class ClockedGrid(Grid):
+class ClockedGrid(WrappedGrid):
     """Simulated time around a grid whose devices answer at once.
 
     A message reaches its device over the network, waits for those before it, is worked at for as long as the device's
@@ -110,21 +110,6 @@ class ClockedGrid(Grid):
             self._await_change(device)
 
     # Flower's Grid.
-
-    def set_run(self, run: Run) -> None:
-        """Set the run of the wrapped grid."""
-        self.grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The wrapped grid's run."""
-        return self.grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Create a message on the wrapped grid."""
-        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> list[int]:
         """Nodes of the devices that are connected now."""

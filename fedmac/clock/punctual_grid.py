@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from flwr.app import ArrayRecord, Message, MessageType, RecordDict
-from flwr.supercore.run import Run
 
 from fedmac.clock.exchange_clock import ExchangeClock
 from fedmac.engines.lanes import FIRST_NODE
 from fedmac.engines.local import LocalGrid
 from strategies.cohort import CohortGrid, Gathered
 from strategies.refusal import NO_REPLY, Failure
+from strategies.wrapped_grid import WrappedGrid
 
 
-class PunctualGrid(CohortGrid):
+class PunctualGrid(WrappedGrid, CohortGrid):
     """The local engine's devices on an :class:`~fedmac.clock.exchange_clock.ExchangeClock` with a deadline.
 
     Who would train for longer does not answer; what it has computed by then is charged by the clock. Its training is
@@ -28,24 +28,11 @@ class PunctualGrid(CohortGrid):
         Says who is late in the exchange to come.
     """
 
+    grid: LocalGrid
+
     def __init__(self, grid: LocalGrid, clock: ExchangeClock) -> None:
         self.grid = grid
         self.clock = clock
-
-    def set_run(self, run: Run) -> None:
-        """Set the run of the wrapped grid."""
-        self.grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The wrapped grid's run."""
-        return self.grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Create a message on the wrapped grid."""
-        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> list[int]:
         """One node for each device."""

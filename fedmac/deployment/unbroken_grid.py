@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.common.constant import ErrorCode
 from flwr.common.serde_utils import metadata_from_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
@@ -17,18 +17,18 @@ from flwr.supercore.constant import FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError, get_num_workers
-from flwr.supercore.run import Run
 from flwr.superlink.grid import HttpGrid
 
 from fedmac.deployment.patience import patient
 from fedmac.deployment.reply_parts import ReplyParts, error_in_place_of
+from strategies.wrapped_grid import WrappedGrid
 
 _POLL_SECONDS = 3.0
 _SLICE_SECONDS = 2.0  # of one device's reply in one pull; the rest waits for the next
 _WORKERS = get_num_workers(FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS)
 
 
-class UnbrokenGrid(Grid):
+class UnbrokenGrid(WrappedGrid):
     """A SuperLink's Grid that takes each device's reply by itself.
 
     Flower's own takes all that have come at once: one that cannot be decoded raises, and the others are lost with it;
@@ -48,25 +48,12 @@ class UnbrokenGrid(Grid):
     itself is refused.
     """
 
+    grid: HttpGrid
+
     def __init__(self, grid: HttpGrid) -> None:
         self.grid = grid
         patient(grid._retry_invoker)
         self._coming: dict[str, ReplyParts] = {}
-
-    def set_run(self, run: Run) -> None:
-        """Set the run of the wrapped grid."""
-        self.grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The wrapped grid's run."""
-        return self.grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Create a message on the wrapped grid."""
-        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """The wrapped grid's nodes."""
