@@ -15,6 +15,7 @@ from fedmac.record import read_rounds
 from fedmac.runs import run
 from fedmac.scenario import Scenario
 from tests.fedmac.small_scenario import write
+from tests.killer import Killed, Killer
 
 SMALL: dict[str, Any] = {
     "name": "peers",
@@ -32,20 +33,6 @@ SMALL: dict[str, Any] = {
 }
 
 
-class Killed(BaseException):
-    """The run ends here."""
-
-
-class Killer:
-    """Ends a run in its first round that somebody sees."""
-
-    def begin(self, jobs: object) -> None: ...
-    def end(self) -> None: ...
-    def note(self, record: dict[str, Any]) -> None:
-        if record["round"] > 0:
-            raise Killed
-
-
 def test_processes_come_to_the_simulated_model_to_the_bit_also_where_a_run_was_cut_off(tmp_path: Path) -> None:
     scenario = copy.deepcopy(SMALL)
     run(
@@ -55,7 +42,7 @@ def test_processes_come_to_the_simulated_model_to_the_bit_also_where_a_run_was_c
     )
     scenario["engine"] = {"kind": "collective", "checkpoint_every": 1}
     with pytest.raises(Killed):
-        run(Scenario.load(scenario), out=tmp_path / "real", report=False, progress=Killer())
+        run(Scenario.load(scenario), out=tmp_path / "real", report=False, progress=Killer(1))
     before = len(read_rounds(tmp_path / "real" / "ring" / "rounds.jsonl"))
     run(Scenario.load(scenario), out=tmp_path / "real", report=False, resume=True)
     assert before > 1

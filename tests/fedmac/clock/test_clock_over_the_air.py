@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedmac.record import MEASURED, read_rounds
+from fedmac.record import read_rounds
 from fedmac.runs import run
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
 from fedmac.scenario_merge import merge, nest
+from tests.fedmac.clock.small_systems import simulated
+from tests.killer import Killed, Killer
 
 SMALL: dict[str, Any] = {
     "name": "air",
@@ -30,7 +32,6 @@ SMALL: dict[str, Any] = {
 }
 ENTRIES = 650  # softmax on 64 pixels and 10 classes
 SECONDS = 16 * 2 * 2 * 64 * 10 / 1e6  # products forward and back, 2 * 64 * 10 each, of 16 examples
-SIMULATED = {"clock_s", "compute_s"}
 
 
 def changed(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,12 +41,6 @@ def changed(changes: Mapping[str, Any]) -> dict[str, Any]:
 def rounds_of(folder: Path, changes: Mapping[str, Any], **given: Any) -> list[dict[str, Any]]:
     run(Scenario.load(changed(changes)), out=folder, report=False, **given)
     return read_rounds(folder / "rounds.jsonl")
-
-
-def repeatable(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rounds without what this machine's speed is in; time and computing are simulated."""
-    real = set(MEASURED) - SIMULATED
-    return [{key: value for key, value in record.items() if key not in real} for record in rounds]
 
 
 def test_a_round_takes_the_computing_of_the_profile_and_the_channel_uses_over_the_bandwidth(tmp_path: Path) -> None:
@@ -93,27 +88,17 @@ CASES: dict[str, dict[str, Any]] = {
 def test_two_runs_are_equal_whatever_the_number_of_workers(case: str, tmp_path: Path) -> None:
     one = rounds_of(tmp_path / "one", CASES[case])
     two = rounds_of(tmp_path / "two", CASES[case] | {"engine.workers": 2})
-    assert repeatable(one) == repeatable(two)
+    assert simulated(one) == simulated(two)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_killed_run_resumes_on_the_clock_of_an_unbroken_one(case: str, tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
-    class Killer:
-        def begin(self, jobs: object) -> None: ...
-        def end(self) -> None: ...
-        def note(self, record: dict[str, Any]) -> None:
-            if record["round"] == 2:
-                raise Killed
-
     changes = CASES[case] | {"rounds": 5}
     unbroken = rounds_of(tmp_path / "unbroken", changes)
     with pytest.raises(Killed):
-        rounds_of(tmp_path / "killed", changes, progress=Killer())
+        rounds_of(tmp_path / "killed", changes, progress=Killer(2))
     resumed = rounds_of(tmp_path / "killed", changes, resume=True)
-    assert repeatable(resumed) == repeatable(unbroken)
+    assert simulated(resumed) == simulated(unbroken)
     assert resumed[-1]["clock_s"] > 0
 
 
@@ -135,7 +120,7 @@ def test_who_misses_the_deadline_is_not_heard(uplink: str, tmp_path: Path) -> No
 def test_a_deadline_that_nobody_misses_changes_nothing(tmp_path: Path) -> None:
     without = rounds_of(tmp_path / "without", {})
     within = rounds_of(tmp_path / "within", {"devices.deadline_s": 2 * SECONDS})
-    assert repeatable(within) == repeatable(without)
+    assert simulated(within) == simulated(without)
 
 
 def test_packets_take_the_time_of_their_access(tmp_path: Path) -> None:

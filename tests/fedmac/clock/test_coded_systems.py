@@ -14,6 +14,7 @@ from channel.codecs import EDEN
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
 from tests.fedmac.clock.small_systems import SYSTEMS, changed, rounds_of, simulated
+from tests.killer import Killed, Killer
 
 ENTRIES = 650  # softmax on 64 pixels and 10 classes
 DIGITAL: dict[str, Any] = {"uplink.kind": "digital", "codec": {"name": "eden", "bits": 2}}
@@ -64,21 +65,11 @@ def test_two_runs_are_equal_to_the_bit_whatever_the_number_of_workers(packing: s
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_a_killed_run_resumes_to_the_model_of_an_unbroken_one(packing: str, tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
-    class Killer:
-        def begin(self, jobs: object) -> None: ...
-        def end(self) -> None: ...
-        def note(self, record: dict[str, Any]) -> None:
-            if record["round"] == 2:
-                raise Killed
-
     own = {"rounds": 5, "strategy": {"name": "fedbuff", "buffer": 2, "concurrency": 3}}
     changes = PACKINGS[packing] | own
     unbroken = rounds_of(tmp_path / "unbroken", changes)
     with pytest.raises(Killed):
-        rounds_of(tmp_path / "killed", changes, progress=Killer())
+        rounds_of(tmp_path / "killed", changes, progress=Killer(2))
     resumed = rounds_of(tmp_path / "killed", changes, resume=True)
     assert simulated(resumed) == simulated(unbroken)
     models = [load_file(tmp_path / folder / "model.safetensors") for folder in ("unbroken", "killed")]

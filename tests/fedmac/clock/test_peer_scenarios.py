@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedmac.record import MEASURED, read_rounds
+from fedmac.record import read_rounds
 from fedmac.runs import run
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
 from fedmac.scenario_merge import merge, nest
+from tests.fedmac.clock.small_systems import simulated
+from tests.killer import Killed, Killer
 
 SMALL: dict[str, Any] = {
     "name": "peers",
@@ -50,12 +52,6 @@ def changed(strategy: str | Mapping[str, Any], changes: Mapping[str, Any]) -> di
 def rounds_of(folder: Path, strategy: str | Mapping[str, Any], changes: Mapping[str, Any], **given: Any) -> list[Any]:
     run(Scenario.load(changed(strategy, changes)), out=folder, report=False, **given)
     return read_rounds(folder / "rounds.jsonl")
-
-
-def simulated(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rounds without what this machine's speed is in; time and computing are simulated."""
-    real = set(MEASURED) - {"clock_s", "compute_s"}
-    return [{key: value for key, value in record.items() if key not in real} for record in rounds]
 
 
 def model(folder: Path) -> np.ndarray:
@@ -122,22 +118,12 @@ def test_the_network_changes_when_and_not_what(tmp_path: Path) -> None:
 def test_a_killed_run_resumes_to_the_model_of_an_unbroken_one(
     name: str, faults: dict[str, Any], tmp_path: Path
 ) -> None:
-    class Killed(BaseException):
-        pass
-
-    class Killer:
-        def begin(self, jobs: object) -> None: ...
-        def end(self) -> None: ...
-        def note(self, record: dict[str, Any]) -> None:
-            if record["round"] == 4:
-                raise Killed
-
     changes = {"rounds": 8, "network.link": "ethernet-1g", **faults}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # with faults a run may end early, the same in both
         unbroken = rounds_of(tmp_path / "unbroken", name, changes)
         with pytest.raises(Killed):
-            rounds_of(tmp_path / "killed", name, changes, progress=Killer())
+            rounds_of(tmp_path / "killed", name, changes, progress=Killer(4))
         resumed = rounds_of(tmp_path / "killed", name, changes, resume=True)
     assert simulated(resumed) == simulated(unbroken)
     np.testing.assert_array_equal(model(tmp_path / "unbroken"), model(tmp_path / "killed"))

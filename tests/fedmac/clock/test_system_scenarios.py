@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
 from tests.fedmac.clock.small_systems import SYSTEMS, changed, rounds_of, simulated
+from tests.killer import Killed, Killer
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -45,20 +46,10 @@ def test_two_runs_are_equal_to_the_bit_whatever_the_number_of_workers(tmp_path: 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_killed_run_resumes_to_the_model_of_an_unbroken_one(name: str, tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
-    class Killer:
-        def begin(self, jobs: object) -> None: ...
-        def end(self) -> None: ...
-        def note(self, record: dict[str, Any]) -> None:
-            if record["round"] == 2:
-                raise Killed
-
     changes = {"strategy.name": name, "rounds": 5, "faults.loss": 0.02, "engine.round_timeout_s": 5.0}
     unbroken = rounds_of(tmp_path / "unbroken", changes)
     with pytest.raises(Killed):
-        rounds_of(tmp_path / "killed", changes, progress=Killer())
+        rounds_of(tmp_path / "killed", changes, progress=Killer(2))
     resumed = rounds_of(tmp_path / "killed", changes, resume=True)
     assert simulated(resumed) == simulated(unbroken)
     models = [load_file(tmp_path / folder / "model.safetensors") for folder in ("unbroken", "killed")]
