@@ -25,7 +25,7 @@ from clients.models import build
 from clients.parameters import model_arrays
 from clients.training import Trainer, Training
 from fedmac.engines.local import LocalGrid
-from fedmac.learn import quiet_flower
+from fedmac.logs import quiet_flower
 from strategies.dingo import Dingo
 
 ROWS = (250, 500, 1000)

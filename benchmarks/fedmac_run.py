@@ -28,7 +28,7 @@ import torch
 from bare_loop import BATCH_SIZE, LEARNING_RATE
 
 from fedmac.engines import run_jobs
-from fedmac.learn import quiet_flower
+from fedmac.logs import quiet_flower
 from fedmac.record import prepare
 from fedmac.scenario import Scenario
 from fedmac.session import plan

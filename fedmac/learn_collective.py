@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 from clients.app import Workplace
-from clients.parameters import model_arrays
 from fedmac.build_peers import build_peer_system
 from fedmac.checkpoint import Checkpoint
 from fedmac.engines.superlink import EngineError
-from fedmac.learn import Journal, Keeper
-from fedmac.learn_peers import initial_vector, mean_or_centre, noting, round_figures
-from fedmac.record import RoundRecord
+from fedmac.journal import Journal, Keeper
+from fedmac.learn_peers import initial_vector, mean_or_centre, mixing_record, round_figures
+from fedmac.learning_task import LearningTask
 from fedmac.scenario import Variant
 from strategies.peers.collective import CollectivePeer, run_as_peer
 from strategies.peers.elastic_averaging import ElasticAveraging
@@ -132,15 +130,8 @@ def follow_collective(part: CollectivePart) -> None:
     part.run(int(after), held, meet)
 
 
-def lead_collective(
-    part: CollectivePart,
-    variant: Variant,
-    seed: int,
-    on_round: Callable[[RoundRecord], None],
-    past: Checkpoint | None = None,
-    keep: Callable[[Checkpoint], None] | None = None,
-) -> dict[str, NDArray[Any]]:
-    """The part of process 0, which also evaluates and writes; parameters and result as of :func:`fedmac.learn.learn`.
+def lead_collective(task: LearningTask, part: CollectivePart) -> dict[str, NDArray[Any]]:
+    """The part of process 0, which also evaluates and writes; the result is :func:`fedmac.learn.learn`'s.
 
     Raises
     ------
@@ -149,33 +140,26 @@ def lead_collective(
     PeerLost
         If a process is gone.
     """
-    leader = _Leader(part, variant, seed, on_round, keep)
-    if past is None:
+    leader = _Leader(task, part)
+    after = 0 if task.past is None else task.past.round
+    if task.past is None:
         leader.after_round(0, leader.model)
     else:
-        leader.restore(past)
-    leader.let_begin(0 if past is None else past.round)
-    part.run(0 if past is None else past.round, leader.held[0], leader.note)
+        leader.restore(task.past)
+    leader.let_begin(after)
+    part.run(after, leader.held[0], leader.note)
     return {name: array.numpy() for name, array in leader.model.items()}
 
 
 class _Leader:
     """What process 0 does beside its own part."""
 
-    def __init__(
-        self,
-        part: CollectivePart,
-        variant: Variant,
-        seed: int,
-        on_round: Callable[[RoundRecord], None],
-        keep: Callable[[Checkpoint], None] | None,
-    ) -> None:
-        scenario, arrays = variant.scenario, model_arrays(part.workplace.trainer.model)
+    def __init__(self, task: LearningTask, part: CollectivePart) -> None:
         self.part, self.peer = part, part.peer
-        self.model = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+        self.model = task.initial()
         self.form = ModelForm(self.model)
-        self.journal = Journal(scenario, part.workplace, noting(variant, seed, on_round, part.system), None)
-        self.after_round = Keeper(scenario.engine.checkpoint_every, self, self.journal, keep)
+        self.journal = Journal(task, mixing_record(part.system))
+        self.after_round = Keeper(task, self, self.journal)
         self.held = {number: Held(part.initial) for number in range(self.peer.peers)}
         self.clock_s = 0.0
         self.before = np.zeros((self.peer.peers, 3))
@@ -241,7 +225,6 @@ class _Leader:
             raise EngineError(
                 'engine.kind = "collective": the run was begun on a simulated clock; accepted: "local", or --overwrite'
             )
-        self.model = past.model
         self.journal.restore(past.journal)
         self.held = {number: Held(*held) for number, held in enumerate(past.state["replicas"])}
         self.clock_s, self.before = past.state["clock_s"], past.state["done"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -16,16 +14,15 @@ from channel.layout import Layout
 from clients.app import Workplace
 from clients.parameters import model_arrays
 from fedmac.build_peers import build_peer_system, count_peers
-from fedmac.checkpoint import Checkpoint
 from fedmac.clock.clocked_grid import Span
 from fedmac.clock.peer_build import build_peer_clock
 from fedmac.clock.peer_clock import PeerClock
 from fedmac.clock.peer_training import PeerTraining
 from fedmac.engines.local import LocalGrid
 from fedmac.engines.superlink import EngineError
-from fedmac.learn import Journal, Keeper
+from fedmac.journal import Journal, Keeper
+from fedmac.learning_task import LearningTask
 from fedmac.record import RoundRecord
-from fedmac.scenario import Variant
 from strategies.peers.elastic_averaging import ElasticAveraging
 from strategies.peers.gossip import Gossip
 from strategies.peers.peer import Held, PeerSystem, Vector, held_model
@@ -34,29 +31,21 @@ from strategies.peers.simulation import PeerRound, PeerSimulation
 from strategies.systems.model_form import FlatModel, ModelForm
 
 
-def learn_peers(
-    variant: Variant,
-    seed: int,
-    grid: Grid,
-    workplace: Workplace,
-    on_round: Callable[[RoundRecord], None],
-    past: Checkpoint | None = None,
-    keep: Callable[[Checkpoint], None] | None = None,
-) -> dict[str, NDArray[Any]]:
-    """Run one variant whose strategy is a system of peers; parameters and result are :func:`fedmac.learn.learn`'s.
+def learn_peers(task: LearningTask, grid: Grid) -> dict[str, NDArray[Any]]:
+    """Run one variant whose strategy is a system of peers; result and errors are :func:`fedmac.learn.learn`'s.
 
     A round is one step of each peer, and the model after it the mean of their replicas, or the centre where there is
     one.
     """
     if not isinstance(grid, LocalGrid):
         raise TypeError(f"grid: a {type(grid).__name__}; accepted: the local engine's, whose devices can be peers")
-    scenario = variant.scenario
+    scenario, seed, past = task.scenario, task.seed, task.past
     system = build_peer_system(scenario, seed)
     spans: list[Span] = []
-    clock = build_peer_clock(scenario, seed, workplace, spans.append)
-    initial = ArrayRecord({name: Array(array) for name, array in model_arrays(workplace.trainer.model).items()})
-    form, x = ModelForm(initial), initial_vector(workplace)
-    training = PeerTraining(grid.team, {"variant": variant.name, "seed": seed})
+    clock = build_peer_clock(scenario, seed, task.workplace, spans.append)
+    model = task.initial()
+    form, x = ModelForm(model), initial_vector(task.workplace)
+    training = PeerTraining(grid.team, task.label)
     simulation = PeerSimulation(
         system,
         training,
@@ -65,16 +54,14 @@ def learn_peers(
         clock,
         scenario.engine.round_timeout_s,
     )
-    journal = Journal(scenario, workplace, noting(variant, seed, on_round, system), None)
-    after_round = Keeper(scenario.engine.checkpoint_every, simulation, journal, keep)
-    model = initial
+    journal = Journal(task, mixing_record(system))
+    after_round = Keeper(task, simulation, journal)
     if past is None:
-        after_round(0, initial)
+        after_round(0, model)
         simulation.begin()
     else:
         if "replicas" in past.state:
             raise EngineError('engine.kind = "local": the run was begun in real time; accepted: "collective"')
-        model = past.model
         journal.restore(past.journal)
         simulation.restore(past.state)
     with closing(simulation):
@@ -83,8 +70,6 @@ def learn_peers(
             if scenario.devices is not None and scenario.devices.spans:
                 figures["spans"] = [list(span) for span in spans]
                 spans.clear()
-            if "stopped" in figures:
-                warnings.warn(f"{variant.name} (seed {seed}): ended early: {figures['stopped']}", stacklevel=2)
             model = FlatModel(form, model_of(over.held, simulation))
             journal.note_iteration(figures)
             after_round(over.number, model)
@@ -125,17 +110,9 @@ def counts(simulation: PeerSimulation) -> dict[str, Any]:
     }
 
 
-def noting(
-    variant: Variant, seed: int, on_round: Callable[[RoundRecord], None], system: PeerSystem
-) -> Callable[[RoundRecord], None]:
-    """Hands a round's record on; that of round 0 says how fast the graph mixes, where there is one."""
-
-    def note(record: RoundRecord) -> None:
-        if record["round"] == 0 and isinstance(system, Gossip):
-            record = record | {"spectral_gap": system.spectral_gap}
-        on_round({"variant": variant.name, "seed": seed} | record)
-
-    return note
+def mixing_record(system: PeerSystem) -> RoundRecord:
+    """How fast the graph mixes, where there is one, for the record of round 0."""
+    return {"spectral_gap": system.spectral_gap} if isinstance(system, Gossip) else {}
 
 
 def initial_vector(workplace: Workplace) -> Vector:

@@ -2,83 +2,58 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord
+from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from channel.uplinks import IdealUplink
-from clients.app import Workplace
-from clients.parameters import model_arrays
 from fedmac.build import build_coded_updates
-from fedmac.checkpoint import Checkpoint
 from fedmac.clock.build_clock import build_clock
 from fedmac.clock.clocked_grid import ClockedGrid, Span
 from fedmac.engines.local import LocalGrid
-from fedmac.learn import Journal, Keeper, quiet_flower
+from fedmac.journal import Journal, Keeper
+from fedmac.learning_task import LearningTask
+from fedmac.logs import quiet_flower
 from fedmac.record import RoundRecord
-from fedmac.scenario import Variant
 from strategies.air_grid import AirGrid
 from strategies.names import STRATEGIES
 from strategies.systems.server_system import Figures, ServerSystem
 
 
-def learn_system(
-    variant: Variant,
-    seed: int,
-    grid: Grid,
-    workplace: Workplace,
-    on_round: Callable[[RoundRecord], None],
-    past: Checkpoint | None = None,
-    keep: Callable[[Checkpoint], None] | None = None,
-) -> dict[str, NDArray[Any]]:
-    """Run one variant whose strategy is a system; parameters and result as those of :func:`fedmac.learn.learn`.
+def learn_system(task: LearningTask, grid: Grid) -> dict[str, NDArray[Any]]:
+    """Run one variant whose strategy is a system; result and errors are :func:`fedmac.learn.learn`'s.
 
     On the local engine time is simulated: the devices get the scenario's clock. On others it is the wall's.
     """
-    scenario = variant.scenario
-
-    def note_round(record: RoundRecord) -> None:
-        on_round({"variant": variant.name, "seed": seed} | record)
-
+    scenario, seed = task.scenario, task.seed
     spans: list[Span] = []
-    timed = build_clock(scenario, seed, grid, workplace, spans.append) if isinstance(grid, LocalGrid) else None
+    timed = build_clock(scenario, seed, grid, task.workplace, spans.append) if isinstance(grid, LocalGrid) else None
     system: ServerSystem = STRATEGIES[scenario.strategy.name].load()(
         devices=scenario.data.devices, **scenario.strategy.parameters
     )
-    journal = Journal(scenario, workplace, note_round, None)
+    journal = Journal(task)
     # Of nodes in the wild the devices' numbers have to be asked for, which AirGrid knows how to.
     nodes = grid.get_node_ids() if timed is not None else AirGrid(grid, IdealUplink(), seed=seed).get_node_ids()
     number = {node: device for device, node in enumerate(nodes)}
     if scenario.uplink.kind == "digital":
         system.coding = build_coded_updates(scenario, seed, number)
-
-    def tell(figures: Figures) -> None:
-        journal.note_iteration(_record(figures, number, system, timed, spans))
-        if "stopped" in figures:
-            warnings.warn(f"{variant.name} (seed {seed}): ended early: {figures['stopped']}", stacklevel=2)
-
-    system.on_round = tell
-    initial = ArrayRecord({name: Array(array) for name, array in model_arrays(workplace.trainer.model).items()})
-    if past is not None:
-        initial = past.model
-        journal.restore(past.journal)
-        system.go_on_from(past.round, past.state["system"])
+    system.on_round = lambda figures: journal.note_iteration(_record(figures, number, system, timed, spans))
+    initial = task.initial()
+    if task.past is not None:
+        journal.restore(task.past.journal)
+        system.go_on_from(task.past.round, task.past.state["system"])
         if timed is not None:
-            timed.restore(past.state["clock"])
-    after_round = Keeper(scenario.engine.checkpoint_every, SystemState(system, timed), journal, keep)
-    config = ConfigRecord({"variant": variant.name, "seed": seed})
+            timed.restore(task.past.state["clock"])
     with quiet_flower():
         result = system.start(
             timed or grid,
             initial,
             num_rounds=scenario.rounds,
             timeout=scenario.engine.round_timeout_s,
-            train_config=config,
-            evaluate_fn=after_round,
+            train_config=ConfigRecord(task.label),
+            evaluate_fn=Keeper(task, SystemState(system, timed), journal),
         )
     return {name: array.numpy() for name, array in (result.arrays or initial).items()}
 

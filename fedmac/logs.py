@@ -139,6 +139,23 @@ def log_as_environment_says() -> None:
         _listen(handler)
 
 
+@contextmanager
+def quiet_flower() -> Iterator[None]:
+    """Keep Flower's round-by-round log and its warnings off the terminal; errors still show, log files get warnings."""
+    flower = logging.getLogger(FLOWER)
+    files = [handler for handler in flower.handlers if isinstance(handler, logging.FileHandler)]
+    quieted: dict[logging.Logger | logging.Handler, int] = {flower: logging.WARNING if files else logging.ERROR}
+    quieted.update((handler, logging.ERROR) for handler in flower.handlers if handler not in files)
+    before = {source: source.level for source in quieted}
+    for source, level in quieted.items():
+        source.setLevel(level)
+    try:
+        yield
+    finally:
+        for source, level in before.items():
+            source.setLevel(level)
+
+
 def _handler(path: Path, form: str) -> logging.Handler:
     formatter = _formatter(form)
     try:

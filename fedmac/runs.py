@@ -283,7 +283,7 @@ def perform_scenario(
     """Run a validated scenario into `out`; the summary and (with `report`) the page are written however it ends."""
     from fedmac.build import rehearse
     from fedmac.engines import check_engine, end_orphan
-    from fedmac.learn import quiet_flower
+    from fedmac.logs import quiet_flower
     from fedmac.sinks import check_sinks, open_sinks
 
     check_sinks(sinks)

@@ -12,14 +12,12 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from clients.app import Workplace
-from fedmac.checkpoint import Checkpoint, CheckpointFile, rounds_to_keep
+from fedmac.checkpoint import CheckpointFile, rounds_to_keep
 from fedmac.learn import learn
+from fedmac.learning_task import LearningTask
 from fedmac.record import ROUNDS, SUMMARY, RoundRecord, RunFolder, folder_of, read_rounds, summary_row, write_json
 from fedmac.scenario import Scenario, Variant
 from fedmac.scenario_errors import ScenarioError
-
-Note = Callable[[RoundRecord], None]
-"""Takes each round's record as soon as the round is over."""
 
 Model = dict[str, NDArray[Any]]
 
@@ -78,19 +76,13 @@ def perform(job: Job, grid: Grid, workplace: Workplace, on_round: Callable[[Roun
     EngineError
         As of :func:`carry_out`.
     """
-
-    def learning(note: Note, past: Checkpoint | None, keep: Callable[[Checkpoint], None]) -> Model:
-        return learn(job.variant, job.seed, grid, workplace, note, past, keep)
-
-    carry_out(job, learning, on_round)
+    carry_out(job, workplace, lambda task: learn(task, grid), on_round)
 
 
 def carry_out(
-    job: Job,
-    learning: Callable[[Note, Checkpoint | None, Callable[[Checkpoint], None]], Model],
-    on_round: Note,
+    job: Job, workplace: Workplace, learning: Callable[[LearningTask], Model], on_round: Callable[[RoundRecord], None]
 ) -> None:
-    """Perform a job by `learning`, given where to note rounds, where to go on from, and where checkpoints go.
+    """Perform a job by `learning`: its rounds, checkpoints and model go to the job's folder.
 
     Raises
     ------
@@ -115,7 +107,7 @@ def carry_out(
     for record in job.folder.read_rounds() if past is not None else ():
         if record["seed"] == job.seed:
             count(record)
-    model = learning(note, past, file.save)
+    model = learning(LearningTask(job.variant, job.seed, workplace, note, past, file.save))
     if failures and senders == 0:
         from fedmac.engines.superlink import EngineError  # engines build on sessions
 

@@ -13,7 +13,7 @@ from click.exceptions import Abort, NoArgsIsHelpError
 from fedmac.cli.compare import COMPARE_HELP, compare
 from fedmac.cli.deploy import deploy
 from fedmac.cli.doctor import DOCTOR_HELP, doctor
-from fedmac.cli.exits import BAD_INPUT, FAILURE, say
+from fedmac.cli.exits import BAD_INPUT, FAILURE, say, say_warnings
 from fedmac.cli.infer import INFER_HELP, infer
 from fedmac.cli.names import list_names, new, schema
 from fedmac.cli.optimum import OPTIMUM_HELP, optimum
@@ -69,6 +69,7 @@ def main() -> None:
     """Entry point: errors of input end with exit code 2, failures with 1, each with its reason in a line."""
     from fedmac.scenario_errors import ScenarioError
 
+    say_warnings()
     try:
         # Not standalone: of its own accord typer would draw a box of several lines around what click says.
         sys.exit(app(prog_name="fedmac", standalone_mode=False))

@@ -148,14 +148,11 @@ def _lead(job: Job, peer: CollectivePeer, local_step: _StepOfJob) -> None:
         for other in range(1, peer.peers):
             peer.send(other, np.array([float(NOT_AGAIN)]))
         return
-    part = CollectivePart(job.variant, job.seed, peer, build_workplace(job.variant.scenario, job.seed))
+    workplace = build_workplace(job.variant.scenario, job.seed)
+    part = CollectivePart(job.variant, job.seed, peer, workplace)
     local_step.step = part.step
-
-    def learning(note: Any, past: Any, keep: Any) -> Any:
-        return lead_collective(part, job.variant, job.seed, note, past, keep)
-
     torch.set_num_threads(job.variant.scenario.training.threads)
-    carry_out(job, learning, lambda _record: None)
+    carry_out(job, workplace, lambda task: lead_collective(task, part), lambda _record: None)
 
 
 def _follow(variant: Any, seed: int, peer: CollectivePeer, local_step: _StepOfJob) -> None:

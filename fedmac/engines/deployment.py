@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,6 +161,26 @@ def run_on_superlink(
         raise EngineError(f"run {run} on {control.address} ended {status}: {details}\n{trace}\n(whole log: {log})")
 
 
+def devices_online(control: Control, devices: int, seconds: float) -> list[str]:
+    """Names of the devices that are online: so many as soon as they are, others when `seconds` are over.
+
+    Raises
+    ------
+    NoAnswer
+        If the SuperLink does not answer.
+    """
+    deadline, told = time.monotonic() + seconds, False
+    while True:
+        online = sorted(node.name or str(node.node_id) for node in control.nodes() if node.status == "online")
+        if len(online) == devices or time.monotonic() > deadline:
+            return online
+        if not told:
+            there = f"{len(online)} of {devices} devices online ({_some(online) or 'none'})"
+            warnings.warn(f"{control.address}: {there}; waiting up to {seconds:g} s", stacklevel=2)
+            told = True
+        time.sleep(_POLL_SECONDS)
+
+
 def wait_for_devices(control: Control, devices: int, seconds: float) -> None:
     """Wait until so many devices are online.
 
@@ -170,15 +191,9 @@ def wait_for_devices(control: Control, devices: int, seconds: float) -> None:
     NoAnswer
         If the SuperLink does not answer.
     """
-    deadline = time.monotonic() + seconds
-    while True:
-        nodes = {node.name or str(node.node_id): node.status for node in control.nodes()}
-        online = sorted(name for name, status in nodes.items() if status == "online")
-        if len(online) == devices:
-            return
-        if time.monotonic() > deadline:
-            break
-        time.sleep(_POLL_SECONDS)
+    online = devices_online(control, devices, seconds)
+    if len(online) == devices:
+        return
     wanted = [device_name(device) for device in range(devices)]
     missing = [name for name in wanted if name not in online]
     names = f" (missing: {_some(missing)})" if set(online) <= set(wanted) else f" ({_some(online) or 'none'})"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedmac.deployment.control import Control, NoAnswer, Scalar
-from fedmac.engines.deployment import run_on_superlink, superlink_at
+from fedmac.engines.deployment import devices_online, run_on_superlink, superlink_at
 from fedmac.engines.flower import FlowerSimulation, run_simulation, write_app
 from fedmac.engines.superlink import EngineError
 from fedmac.record import writing
@@ -116,18 +115,13 @@ def _infer(plan: Plan, inputs: Tensor, folder: Path, run: Run, batch: int, timeo
 
 
 def _wait_for_devices(control: Control, workers: int) -> None:
-    deadline = time.monotonic() + DEVICES_SECONDS
-    while True:
-        try:
-            online = sorted(node.name or str(node.node_id) for node in control.nodes() if node.status == "online")
-        except NoAnswer as error:
-            raise EngineError(f"superlink: {error}") from None
-        if len(online) == workers:
-            return
-        if time.monotonic() > deadline:
-            raise EngineError(
-                f"the plan is for {workers} workers, and {len(online)} devices are online at {control.address} "
-                f"({', '.join(online[:20]) or 'none'}) after {DEVICES_SECONDS:g} s; accepted: one for each worker "
-                "(`fedmac deploy device DIR --id K`)"
-            )
-        time.sleep(1.0)
+    try:
+        online = devices_online(control, workers, DEVICES_SECONDS)
+    except NoAnswer as error:
+        raise EngineError(f"superlink: {error}") from None
+    if len(online) != workers:
+        raise EngineError(
+            f"the plan is for {workers} workers, and {len(online)} devices are online at {control.address} "
+            f"({', '.join(online[:20]) or 'none'}) after {DEVICES_SECONDS:g} s; accepted: one for each worker "
+            "(`fedmac deploy device DIR --id K`)"
+        )

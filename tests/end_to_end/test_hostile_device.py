@@ -16,6 +16,7 @@ from clients.app import Workplace, client_app
 from fedmac.build_devices import build_workplace
 from fedmac.engines.local import LocalGrid
 from fedmac.learn import learn
+from fedmac.learning_task import LearningTask
 from fedmac.scenario import Scenario
 from tests.fedmac.small_scenario import small
 from tests.fleet import MessageGrid
@@ -124,7 +125,7 @@ def run(name: str, misbehaviours: list[Misbehaviour]) -> tuple[NDArray[Any], lis
     records: list[dict[str, Any]] = []
     grid = MessageGrid(LocalGrid(work, app_of(work, misbehaviours)))  # type: ignore[arg-type]
     (variant,) = chosen.resolve()
-    model = learn(variant, chosen.seed, grid, work, records.append)
+    model = learn(LearningTask(variant, chosen.seed, work, records.append), grid)
     return np.concatenate([array.reshape(-1) for array in model.values()]), records
 
 

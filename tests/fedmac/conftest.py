@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def fedmac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # which the command changes
 
     def command(*words: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["fedmac", *map(str, words)])

@@ -15,7 +15,7 @@ import pytest
 import fedmac as product
 from channel import Adaptation, DigitalUplink
 from fedmac.build import build_uplink, rehearse
-from fedmac.learn import quiet_flower
+from fedmac.logs import quiet_flower
 from fedmac.record import MEASURED
 from fedmac.report.air_figures import silence_figure
 from fedmac.report.folder import read_run

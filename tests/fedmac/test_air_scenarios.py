@@ -23,7 +23,9 @@ from fedmac.air_refusals import AirError
 from fedmac.build import build_uplink, rehearse
 from fedmac.build_channel import build_channel
 from fedmac.build_devices import build_workplace
-from fedmac.learn import learn, quiet_flower
+from fedmac.learn import learn
+from fedmac.learning_task import LearningTask
+from fedmac.logs import quiet_flower
 from fedmac.record import MEASURED
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
@@ -494,7 +496,7 @@ def test_devices_in_place_and_devices_by_messages_come_to_the_same(name: str) ->
     for grid_of in (local_grid, message_grid):
         records.append([])
         workplace = build_workplace(variant.scenario, 0)
-        learn(variant, 0, grid_of(workplace), workplace, records[-1].append)
+        learn(LearningTask(variant, 0, workplace, records[-1].append), grid_of(workplace))
     # float32 updates are added up before coding, or coded and then added up: rounding differs by some 1e-7.
     for here, there in zip(*records, strict=True):
         assert here.keys() == there.keys() - {"wire_down_bytes", "wire_up_bytes"}  # here nothing is sent

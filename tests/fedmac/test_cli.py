@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 import tomllib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,13 @@ def test_a_scenario_that_is_not_toml_ends_with_2_and_says_where(fedmac: Command)
     assert ended.code == 2
     assert "s.toml: not valid TOML" in ended.err
     assert "line 2" in ended.err
+
+
+def test_a_warning_to_users_is_said_in_one_line_too(fedmac: Command) -> None:
+    assert fedmac("--version").code == 0
+    said = [warnings.formatwarning("it ended early", kind, "run.py", 7) for kind in (UserWarning, RuntimeWarning)]
+    assert said[0] == "fedmac: warning: it ended early\n"
+    assert said[1].startswith("run.py:7: RuntimeWarning: it ended early")
 
 
 def test_a_full_disk_ends_with_1_and_names_the_path(

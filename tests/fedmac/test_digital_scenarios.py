@@ -18,7 +18,7 @@ import fedmac as product
 from channel import CODECS, FACTOR_CODECS, DigitalUplink
 from channel.links import ACCESSES, LINKS
 from fedmac.build import build_strategy, build_uplink, rehearse
-from fedmac.learn import quiet_flower
+from fedmac.logs import quiet_flower
 from fedmac.record import MEASURED
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 
 import fedmac
 from fedmac import client_app, logs, server_app
-from fedmac.learn import quiet_flower
-from fedmac.logs import log_as_environment_says, log_event, log_round, log_to
+from fedmac.logs import log_as_environment_says, log_event, log_round, log_to, quiet_flower
 from fedmac.record import RecordError
 from fedmac.scenario_errors import ScenarioError
 from tests.fedmac.command_line import Command, one_line

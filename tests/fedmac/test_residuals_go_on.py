@@ -16,6 +16,7 @@ from fedmac.build_devices import build_workplace
 from fedmac.checkpoint import Checkpoint
 from fedmac.engines.local import LocalGrid
 from fedmac.learn import learn
+from fedmac.learning_task import LearningTask
 from fedmac.scenario import Scenario
 from tests.fedmac.small_scenario import small
 from tests.fleet import MessageGrid
@@ -68,7 +69,7 @@ class Federation:
             self.checkpoints.append(copy.deepcopy(checkpoint))
 
         with LocalGrid(work, app) as inner:
-            model = learn(variant, 0, MessageGrid(inner), work, note, past, save)
+            model = learn(LearningTask(variant, 0, work, note, past, save), MessageGrid(inner))
         return np.concatenate([array.reshape(-1) for array in model.values()])
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from clients.sources import DataUnavailable
 from fedmac.build import rehearse
-from fedmac.learn import quiet_flower
+from fedmac.logs import quiet_flower
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
 from fedmac.scenario_merge import hold_in_variant, merge, nest

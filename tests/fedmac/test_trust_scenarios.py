@@ -10,6 +10,7 @@ from clients.app import Workplace, client_app
 from fedmac.build_devices import build_workplace
 from fedmac.engines.local import LocalGrid
 from fedmac.learn import learn
+from fedmac.learning_task import LearningTask
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
 from strategies.over_the_air import OverTheAir
@@ -60,7 +61,7 @@ def test_a_run_believes_as_much_as_its_scenario_says(monkeypatch: pytest.MonkeyP
     (variant,) = scenario.resolve()
     work = build_workplace(scenario, 0)
     with grid_of(work) as grid:
-        learn(variant, 0, grid, work, lambda _: None)
+        learn(LearningTask(variant, 0, work, lambda _: None), grid)
     (strategy,) = started
     assert strategy.air is not None
     assert strategy.air.trust == Trust(bad_replies=7, largest_norm_ratio=float("inf"), devices=4)
@@ -76,7 +77,7 @@ def test_a_cap_on_shares_holds_for_devices_that_train_in_place() -> None:
         (variant,) = scenario.resolve()
         work = build_workplace(scenario, 0)
         with grid_of(work) as grid:
-            learn(variant, 0, grid, work, records.append)
+            learn(LearningTask(variant, 0, work, records.append), grid)
     said, capped = (record["weights"] for record in records if record["round"] == 1)
     assert max(said) > 0.3
     assert max(capped) == pytest.approx(0.3, rel=1e-12)

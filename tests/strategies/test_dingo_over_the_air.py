@@ -40,6 +40,7 @@ from clients.parameters import model_arrays
 from clients.training import Trainer, Training
 from fedmac.engines.local import FIRST_NODE
 from fedmac.learn import learn
+from fedmac.learning_task import LearningTask
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
 from strategies import OverTheAir
@@ -585,7 +586,7 @@ def test_a_run_records_what_the_iterations_tell() -> None:
     variant = Scenario.load(scenario()).resolve()[0]
     work = build_workplace(variant.scenario, 0)
     rounds: list[dict[str, Any]] = []
-    learn(variant, 0, fleet.local_grid(work), work, rounds.append)
+    learn(LearningTask(variant, 0, work, rounds.append), fleet.local_grid(work))
     json.dumps(rounds, allow_nan=False)
     last = rounds[-1]
     assert {"iteration", "objective", "gradient_norm", "noise", "eta", "mu", "step_size", "fallback"} <= set(last)

@@ -10,8 +10,8 @@ from typing import Any
 import tomli_w
 
 from fedmac.build import rehearse
-from fedmac.learn import quiet_flower
 from fedmac.lock import held
+from fedmac.logs import quiet_flower
 from fedmac.record import SCENARIO, FolderInTheWay, write_atomically, writing
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError

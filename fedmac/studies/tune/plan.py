@@ -179,7 +179,7 @@ def _allowed(scenario: Scenario, values: Values, where: str) -> Scenario:
 def _rehearse(scenario: Scenario, where: str) -> None:
     """Build what a trial builds: parameters that only the model or the strategy itself knows are refused there."""
     from fedmac.build import rehearse
-    from fedmac.learn import quiet_flower
+    from fedmac.logs import quiet_flower
 
     try:
         with quiet_flower():

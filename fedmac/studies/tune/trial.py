@@ -142,7 +142,7 @@ def _run_seed(scenario: Scenario, seed: int, folder: Path, watch: _Watch, worker
     """Run a variant under one seed into a new folder."""
     from fedmac.engines import run_jobs
     from fedmac.engines.superlink import EngineError
-    from fedmac.learn import quiet_flower
+    from fedmac.logs import quiet_flower
     from fedmac.session import plan
     from strategies.iterations import NobodyAnswers
 
