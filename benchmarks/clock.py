@@ -3,9 +3,10 @@
 ``null``: 10,000 devices whose steps take about a second each, with jitter, over 10 Gbit/s links that share a server of
 100 Gbit/s, answer messages without a model until a million events are worked through. What is timed is the engine: no
 strategy, each reply is answered with the next message. ``system``: the same with the asynchronous server around a
-model of one number. ``training``: the MLP of ``bare_loop.py`` on 100 devices of 50 samples, one epoch a message: on the
-local engine in place, as it trains for strategies that need only a mean, by its messages, and behind the clock, in
-turns.
+model of one number. ``training``: the MLP of ``bare_loop.py`` on 100 devices of 50 samples, one epoch a message, in
+turns: on the local engine in place, as it trains for strategies that need only a mean, by its messages, and behind the
+clock; then whole runs of five rounds, of FedAvg on the local engine and of the synchronous and the asynchronous server
+on the clock.
 
 Times are CPU seconds of this process (``time.process_time``), so that other work on the machine does not count, with
 wall seconds beside them.
@@ -21,16 +22,19 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.bare_loop import BATCH_SIZE, LEARNING_RATE, make_data, make_model
+from channel.uplinks import IdealUplink
 from clients.app import Workplace, client_app
 from clients.data import FederatedData, Split
 from clients.device_profiles import ComputeProfile
@@ -41,8 +45,15 @@ from fedmac.clock.fleet import Fleet
 from fedmac.clock.links import Link
 from fedmac.clock.network import Network
 from fedmac.engines.local import FIRST_NODE, LocalGrid
+from fedmac.logs import quiet_flower
+from strategies.over_the_air import OverTheAir
 from strategies.systems.asynchronous import Asynchronous
+from strategies.systems.server_system import ServerSystem
+from strategies.systems.synchronous import Synchronous
 from tests.answering_grid import AnsweringGrid
+
+ROUNDS = 5
+"""Of a whole run."""
 
 
 def sent_back(message: Message) -> Message:
@@ -92,41 +103,56 @@ def _spent(grid: ClockedGrid, start: float, wall: float) -> dict[str, float]:
 
 
 def training(devices: int, samples: int, repeats: int = 7) -> dict[str, float]:
-    """Real training in place, by messages, and behind the clock, in turns; the median of what the clock adds."""
+    """Real training by each way, in turns: CPU seconds, and how much longer on the clock; medians over the turns."""
     torch.set_num_threads(1)
     work = Workplace(Trainer(make_model()), _data(devices, samples), Training(LEARNING_RATE, batch_size=BATCH_SIZE), 0)
     model = ArrayRecord({name: Array(array) for name, array in model_arrays(work.trainer.model).items()})
-    plain = LocalGrid(work, client_app(lambda _context, _config: work))
-    clocked = clock_around(plain, devices, 1.0)
-    seconds: dict[str, list[float]] = {"in_place": [], "by_messages": [], "clocked": []}
+    grid = LocalGrid(work, client_app(lambda _context, _config: work))
+    clocked = clock_around(grid, devices, 1.0)
+    ways: dict[str, Callable[[list[Message]], object]] = {
+        "in_place": lambda messages: grid.train_cohort(messages, "num-examples", False),
+        "by_messages": lambda messages: list(grid.send_and_receive(messages)),
+        "clocked": lambda messages: _one_by_one(clocked, messages),
+        "averaging": lambda _: _averaging(devices).start(grid, model, num_rounds=ROUNDS),
+        "synchronous": lambda _: _start(Synchronous(devices=devices), grid, model),
+        "asynchronous": lambda _: _start(Asynchronous(devices=devices), grid, model),
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(repeats + 1):
-        for name, grid in (("in_place", plain), ("by_messages", plain), ("clocked", clocked)):
+        for way, go in ways.items():
             content = RecordDict({"arrays": model, "config": ConfigRecord({"server-round": turn})})
             start = time.process_time()
-            messages = [grid.create_message(content, "train", FIRST_NODE + d, "") for d in range(devices)]
-            replies: list[Message] = []
-            if name == "in_place":
-                plain.train_cohort(messages, "num-examples", False)
-            elif name == "by_messages":
-                replies = list(plain.send_and_receive(messages))
-            else:
-                clocked.push_messages(messages)
-                replies = [reply for _ in range(devices) if (reply := clocked.next_reply()) is not None]
-            assert name == "in_place" or len(replies) == devices
-            assert all(isinstance(reply.content["metrics"], MetricRecord) for reply in replies)
+            with quiet_flower():
+                go([grid.create_message(content, "train", FIRST_NODE + d, "") for d in range(devices)])
             if turn:  # the first is a warm-up
-                seconds[name].append(time.process_time() - start)
-    ratios = [b / a for a, b in zip(seconds["in_place"], seconds["clocked"], strict=True)]
-    return {
-        "devices": devices,
-        "samples": samples,
-        "in_place_cpu_s": statistics.median(seconds["in_place"]),
-        "by_messages_cpu_s": statistics.median(seconds["by_messages"]),
-        "clocked_cpu_s": statistics.median(seconds["clocked"]),
-        "clocked_over_in_place": statistics.median(ratios),
-        "clocked_over_in_place_least": min(ratios),
-        "clocked_over_in_place_most": max(ratios),
-    }
+                seconds[way].append(time.process_time() - start)
+    figures: dict[str, float] = {"devices": devices, "samples": samples}
+    figures |= {f"{way}_cpu_s": statistics.median(spent) for way, spent in seconds.items()}
+    for way, plain in (("clocked", "in_place"), ("synchronous", "averaging"), ("asynchronous", "averaging")):
+        ratios = [b / a for a, b in zip(seconds[plain], seconds[way], strict=True)]
+        name = f"{way}_over_{plain}"
+        figures |= {name: statistics.median(ratios), f"{name}_least": min(ratios), f"{name}_most": max(ratios)}
+    return figures
+
+
+def _one_by_one(grid: ClockedGrid, messages: list[Message]) -> None:
+    """Take each reply as it comes, as systems do, and keep none."""
+    grid.push_messages(messages)
+    for _ in messages:
+        reply = grid.next_reply()
+        assert reply is not None
+        assert reply.has_content()
+
+
+def _averaging(devices: int) -> OverTheAir:
+    """FedAvg on perfect links, which the local engine trains in place."""
+    strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=devices, min_available_nodes=devices)
+    return OverTheAir(strategy, IdealUplink(), seed=0, devices=devices)
+
+
+def _start(system: ServerSystem, grid: LocalGrid, model: ArrayRecord) -> None:
+    """A run on a clock of its own."""
+    system.start(clock_around(grid, grid.devices, 1.0), model, num_rounds=ROUNDS, timeout=1e9)
 
 
 def _data(devices: int, samples: int) -> FederatedData:

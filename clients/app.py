@@ -14,6 +14,7 @@ from torch import Tensor
 
 from channel.layout import Layout
 from channel.order import FACTORS_KEY
+from channel.records import records_in
 from clients.attack import Attack
 from clients.batched_training import BatchedTrainer
 from clients.clipping import clip_to_norm
@@ -189,7 +190,7 @@ def client_app(workplace: Callable[[Context, Mapping[str, Any]], Workplace], bet
         work.check_size(layout.size)
         received = torch.from_numpy(layout.flatten(arrays))
         factors: dict[str, DenseFactors] = {}
-        asked = {"factors": factors} if FACTORS_KEY in message.content.config_records else {}
+        asked = {"factors": factors} if FACTORS_KEY in records_in(message.content, ConfigRecord) else {}
         state, examples, loss = work.train(received, device_number(context), config, **asked)
         trained = arrays | layout.unflatten(state.cpu().numpy())
         metrics = MetricRecord({"num-examples": examples, "train_loss": loss})
@@ -235,8 +236,8 @@ def device_number(context: Context) -> int:
 
 
 def _model_and_config(message: Message) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    record = next(iter(message.content.array_records.values()))
-    config: Mapping[str, Any] = next(iter(message.content.config_records.values()), ConfigRecord())
+    record = next(iter(records_in(message.content, ArrayRecord).values()))
+    config: Mapping[str, Any] = next(iter(records_in(message.content, ConfigRecord).values()), ConfigRecord())
     return {name: array.numpy() for name, array in record.items()}, config
 
 

@@ -20,10 +20,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from flwr.app import Context, Message, MessageType
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType
 from flwr.clientapp.typing import ClientAppCallable
 
 from channel.order import TRANSMISSION_KEY
+from channel.records import records_in
 
 VARIABLE = "FEDMAC_PROFILE"
 """Environment variable that names a profile; the node's own configuration ``profile`` goes before it."""
@@ -142,9 +143,9 @@ def within_profile(message: Message, context: Context, call_next: ClientAppCalla
             f"profile {profile.name!r}: the device's work needs more than its memory_mb = {profile.memory_mb}; "
             "accepted: a smaller model, batch or data set, or another profile"
         ) from error
-    if reply.has_error() or TRANSMISSION_KEY not in reply.content.config_records:
+    if reply.has_error() or TRANSMISSION_KEY not in records_in(reply.content, ConfigRecord):
         return reply
-    said = reply.content.config_records[TRANSMISSION_KEY]
+    said = records_in(reply.content, ConfigRecord)[TRANSMISSION_KEY]
     seconds = said.get("seconds")
     if profile is not FULL and isinstance(seconds, int | float):
         said["profile"] = profile.name
@@ -168,7 +169,7 @@ def multiplies_bfloat16() -> bool:
 
 def _model_dtype(message: Message) -> torch.dtype | None:
     """The type of the model to train; None where the message asks for something else, which keeps its own type."""
-    arrays = next(iter(message.content.array_records.values()), None)
+    arrays = next(iter(records_in(message.content, ArrayRecord).values()), None)
     if message.metadata.message_type != MessageType.TRAIN or not arrays:
         return None
     return {"float32": torch.float32, "float64": torch.float64}.get(next(iter(arrays.values())).dtype)

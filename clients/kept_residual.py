@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from channel.order import ANEW, KEPT_AFTER, KEPT_NUMBER, KEPT_RUN, KEPT_SAFE, ORDER_KEY
+from channel.records import records_in
 from clients.residual import RESIDUAL_KEY, SENT_KEY, forget
 
 MOST_RUNS = 8
@@ -83,7 +84,8 @@ class KeptResiduals:
 
     def keep(self, number: int, safe: int, state: RecordDict) -> None:
         """Write what `state` holds after the order `number`; what no checkpoint since `safe` can ask for goes."""
-        records = {name: state.array_records[name] for name in (RESIDUAL_KEY, SENT_KEY) if name in state.array_records}
+        held = records_in(state, ArrayRecord)
+        records = {name: held[name] for name in (RESIDUAL_KEY, SENT_KEY) if name in held}
         if not records:
             return
         arrays = {f"{name}{_BETWEEN}{key}": a.numpy() for name, record in records.items() for key, a in record.items()}
@@ -130,7 +132,7 @@ def keeping_residuals(folder: Callable[[], Path | None], device: Callable[[Conte
     """
 
     def keep(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        said = message.content.config_records.get(ORDER_KEY, ConfigRecord())
+        said = records_in(message.content, ConfigRecord).get(ORDER_KEY, ConfigRecord())
         where = folder() if KEPT_RUN in said else None
         if where is None:
             if KEPT_AFTER in said:
@@ -142,7 +144,7 @@ def keeping_residuals(folder: Callable[[], Path | None], device: Callable[[Conte
             kept.clear()
         elif KEPT_AFTER in said:
             kept.load(int(str(said[KEPT_AFTER])), context.state)
-        elif RESIDUAL_KEY not in context.state.array_records:  # a device that was started again in the middle of a run
+        elif RESIDUAL_KEY not in records_in(context.state, ArrayRecord):  # a device that was started again
             kept.load(number - 1, context.state)
         reply = call_next(message, context)
         kept.keep(number, safe, context.state)

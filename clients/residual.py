@@ -8,6 +8,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from torch import Tensor
 
 from channel.codecs import ErrorFeedback
+from channel.records import records_in
 
 RESIDUAL_KEY = "fedmac.residual"
 """Record of the state with the residual: what was left out of what has been sent."""
@@ -29,10 +30,10 @@ def residual_in(state: RecordDict, lost_since: int | None = None) -> Tensor | No
         What the order says of lost packets, :attr:`channel.order.PacketOrder.lost_since`: unless the last packet is of
         this exchange it is lost, and what it stood for is left over as well. If not given it has arrived.
     """
-    if RESIDUAL_KEY not in state.array_records:
+    if RESIDUAL_KEY not in records_in(state, ArrayRecord):
         return None
-    residual = _tensor(state.array_records[RESIDUAL_KEY][RESIDUAL_KEY])
-    sent = state.array_records.get(SENT_KEY)
+    residual = _tensor(records_in(state, ArrayRecord)[RESIDUAL_KEY][RESIDUAL_KEY])
+    sent = records_in(state, ArrayRecord).get(SENT_KEY)
     if lost_since is None or sent is None or int(sent[SEED].numpy()[0]) == lost_since:
         return residual
     return ErrorFeedback.after_loss(residual, _tensor(sent[SENT_KEY]))

@@ -28,6 +28,7 @@ from channel.order import (
     PacketOrder,
     TransmitOrder,
 )
+from channel.records import records_in
 from clients.factored_update import factored_layers
 from clients.residual import forget, keep_residual, keep_sent, residual_in
 
@@ -50,11 +51,11 @@ def transmit(message: Message, context: Context, call_next: ClientAppCallable) -
     packets with a weight of it) adds to x what earlier rounds left out, and what packets that were lost stood for; both
     live in ``context.state`` (:mod:`clients.residual`), and are dropped when a run begins.
     """
-    if DEVICE_QUERY in message.content.config_records:
+    if DEVICE_QUERY in records_in(message.content, ConfigRecord):
         return _say_device(message, context)
-    if ORDER_KEY not in message.content.config_records:
+    if ORDER_KEY not in records_in(message.content, ConfigRecord):
         return call_next(message, context)
-    config = message.content.config_records[ORDER_KEY]
+    config = records_in(message.content, ConfigRecord)[ORDER_KEY]
     order = PacketOrder.from_config(config) if "codec" in config else TransmitOrder.from_config(config)
     if config.get(ANEW):
         forget(context.state)
@@ -63,7 +64,7 @@ def transmit(message: Message, context: Context, call_next: ClientAppCallable) -
     of_factors = isinstance(order, PacketOrder) and order.factor_codec is not None
     if of_factors:
         message.content[FACTORS_KEY] = ConfigRecord()
-    vectors = BLOCKS_KEY in message.content.config_records
+    vectors = BLOCKS_KEY in records_in(message.content, ConfigRecord)
     received = {} if vectors else _only_arrays(message.content, "message")
     start = time.perf_counter()
     reply = call_next(message, context)
@@ -72,7 +73,7 @@ def transmit(message: Message, context: Context, call_next: ClientAppCallable) -
         return reply
     factors = reply.content.pop(FACTORS_KEY, None) if of_factors else None
     trained = _only_arrays(reply.content, "reply")
-    metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
+    metrics = next(iter(records_in(reply.content, MetricRecord).values()), MetricRecord())
     if vectors and isinstance(order, TransmitOrder):
         reply.content = _coded_vectors(trained, order, metrics, context, seconds)
         return reply
@@ -181,11 +182,10 @@ def _symbols(update: torch.Tensor, code: Code, seed: int) -> tuple[torch.Tensor,
 
 
 def _only_arrays(content: RecordDict, where: str) -> dict[str, np.ndarray]:
-    if len(content.array_records) != 1:
-        raise ValueError(
-            f"transmit: the {where} must carry exactly one ArrayRecord (the model), found {list(content.array_records)}"
-        )
-    record = next(iter(content.array_records.values()))
+    records = records_in(content, ArrayRecord)
+    if len(records) != 1:
+        raise ValueError(f"transmit: the {where} must carry exactly one ArrayRecord (the model), found {list(records)}")
+    record = next(iter(records.values()))
     return {name: array.numpy() for name, array in record.items()}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from channel.layout import Layout
 from channel.order import BLOCKS_KEY
+from channel.records import records_in
 
 STATE_KEY = "fedmac.second-order"
 """Record of ``Context.state`` that keeps a device's vectors between the exchanges of an iteration."""
@@ -19,17 +20,17 @@ STATE_KEY = "fedmac.second-order"
 
 def config_of(message: Message) -> Mapping[str, Any]:
     """The server's configuration."""
-    return next(iter(message.content.config_records.values()), ConfigRecord())
+    return next(iter(records_in(message.content, ConfigRecord).values()), ConfigRecord())
 
 
 def vectors_asked(message: Message) -> set[str]:
     """Names of the vectors that the server wants."""
-    return set(message.content.config_records[BLOCKS_KEY])
+    return set(records_in(message.content, ConfigRecord)[BLOCKS_KEY])
 
 
 def arrays_of(message: Message) -> ArrayRecord:
     """The vectors sent with the message, by name."""
-    return next(iter(message.content.array_records.values()), ArrayRecord())
+    return next(iter(records_in(message.content, ArrayRecord).values()), ArrayRecord())
 
 
 def vector_in(message: Message, name: str, device: torch.device) -> Tensor:
@@ -45,7 +46,7 @@ def model_in(message: Message, device: torch.device) -> Tensor:
 
 def keep(context: Context, *, anew: bool = False, **vectors: Tensor) -> None:
     """Keep vectors for the messages to come; `anew` forgets what was kept before."""
-    record = {} if anew or STATE_KEY not in context.state else dict(context.state.array_records[STATE_KEY])
+    record = {} if anew or STATE_KEY not in context.state else dict(records_in(context.state, ArrayRecord)[STATE_KEY])
     record |= {name: Array(vector.cpu().numpy()) for name, vector in vectors.items()}
     context.state[STATE_KEY] = ArrayRecord(record)
 
@@ -58,9 +59,9 @@ def kept(context: Context, name: str, device: torch.device) -> Tensor:
     RuntimeError
         If there is none.
     """
-    if STATE_KEY not in context.state or name not in context.state.array_records[STATE_KEY]:
+    if STATE_KEY not in context.state or name not in records_in(context.state, ArrayRecord)[STATE_KEY]:
         raise RuntimeError(f"this device has no {name} from an earlier message: it must be sent the model first")
-    return torch.from_numpy(np.array(context.state.array_records[STATE_KEY][name].numpy())).to(device)
+    return torch.from_numpy(np.array(records_in(context.state, ArrayRecord)[STATE_KEY][name].numpy())).to(device)
 
 
 def reply_with(message: Message, vectors: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> Message:

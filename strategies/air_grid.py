@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
 from channel.memory import restore_into, state_of
 from channel.order import BLOCKS_KEY
+from channel.records import records_in
 from channel.uplinks import DigitalUplink, Experience, MeanUplink, Uplink
 from strategies.air_messages import goes_over_the_air
 from strategies.air_record import Record, round_of
@@ -190,7 +191,7 @@ class AirGrid(WrappedGrid):
             return ExchangeOfScalars(self._exchange(messages, timeout), self._devices, self._books).replies()
         self.exchanges += 1
         exchange = self._reachable(self._exchange(messages, timeout))
-        vectors = BLOCKS_KEY in messages[0].content.config_records
+        vectors = BLOCKS_KEY in records_in(messages[0].content, ConfigRecord)
         if not exchange.messages:
             self._books.tell_of_means(exchange, Gathered(None, []), [])
             nobody = [Failure(device, reason) for device, reason in exchange.not_asked.items()]

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, MessageType
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from numpy.typing import NDArray
 
 from channel.order import BLOCKS_KEY, ORDER_KEY, SCALARS_KEY
+from channel.records import records_in
 from strategies.received import Metrics
 from strategies.refusal import ERROR, NO_REPLY, UNREADABLE_REPLY, Failure, said
 
@@ -38,12 +39,14 @@ def energy_share(message: Message) -> float:
 
 def scalars_of(message: Message) -> dict[str, int]:
     """The metrics that a reply to a message must hold, and how many numbers each."""
-    return {name: int(str(count)) for name, count in message.content.config_records.get(SCALARS_KEY, {}).items()}
+    asked = records_in(message.content, ConfigRecord).get(SCALARS_KEY, ConfigRecord())
+    return {name: int(str(count)) for name, count in asked.items()}
 
 
 def scalars_in(reply: Message) -> int:
     """How many numbers a reply's metrics hold."""
-    return sum(int(np.size(value)) for record in reply.content.metric_records.values() for value in record.values())
+    records = records_in(reply.content, MetricRecord).values()
+    return sum(int(np.size(value)) for record in records for value in record.values())
 
 
 def reason_of(reply: Message | None) -> str:
@@ -73,7 +76,7 @@ def model_of(message: Message) -> dict[str, NDArray[Any]]:
     ValueError
         If it carries none, or several.
     """
-    records = message.content.array_records
+    records = records_in(message.content, ArrayRecord)
     if len(records) != 1:
         raise ValueError(
             f"AirGrid: a training message must carry exactly one ArrayRecord (the model), found {list(records)}"
@@ -83,7 +86,7 @@ def model_of(message: Message) -> dict[str, NDArray[Any]]:
 
 def config_of(message: Message) -> ConfigRecord:
     """The strategy's own configuration, whatever else the message carries for the air."""
-    records = message.content.config_records
+    records = records_in(message.content, ConfigRecord)
     return next(
         (record for key, record in records.items() if key not in (BLOCKS_KEY, ORDER_KEY, SCALARS_KEY)), ConfigRecord()
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from flwr.app import Message, MetricRecord
 
+from channel.records import records_in
 from strategies.received import Metrics
 from strategies.trust import Trust
 
@@ -37,4 +38,4 @@ def cap_replies(good: Iterable[tuple[Message, Metrics]], key: str, trust: Trust)
     if trust.largest_weight_share == 1:
         return
     for (reply, _), metrics in zip(weighted, capped, strict=True):
-        reply.content[next(iter(reply.content.metric_records))] = MetricRecord(dict(metrics))
+        reply.content[next(iter(records_in(reply.content, MetricRecord)))] = MetricRecord(dict(metrics))

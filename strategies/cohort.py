@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from channel.codes import Code
 from channel.codes.symbol_scale import symbol_scale
 from channel.order import SYMBOLS_KEY
+from channel.records import records_in
 from channel.uplinks import Cohort
 from strategies.received import (
     LARGEST_NORM,
@@ -139,7 +140,7 @@ def read_symbols(
     BadPayload
         If a record is missing or has the wrong type or size, a value is not finite, or there is too much power.
     """
-    arrays, transmission = message.content.array_records, said_of_transmission(message)
+    arrays, transmission = records_in(message.content, ArrayRecord), said_of_transmission(message)
     name, prefix = (SYMBOLS_KEY, "") if block is None else (block, f"{block}.")
     if not transmission or SYMBOLS_KEY not in arrays or name not in arrays[SYMBOLS_KEY]:
         raise BadPayload(

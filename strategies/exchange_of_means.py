@@ -13,6 +13,7 @@ from torch import Tensor
 
 from channel.layout import Layout
 from channel.order import BLOCKS_KEY, RECEPTION_KEY, TransmitOrder
+from channel.records import records_in
 from channel.uplinks import MeanUplink, Reception
 from strategies.air_messages import energy_share, model_of, scalars_of, weighted_metrics
 from strategies.books import Books
@@ -61,7 +62,7 @@ class ExchangeOfMeans:
         self.books.tell_of_means(self.exchange, gathered, [reception])
         if reception is None or learnt is None:
             return []
-        name = next(iter(asked.content.array_records))
+        name = next(iter(records_in(asked.content, ArrayRecord)))
         return [self._merged(name, arrays | learnt, gathered, {name: reception})]
 
     def of_vectors(self) -> list[Message]:
@@ -72,7 +73,7 @@ class ExchangeOfMeans:
                 "AirGrid: error feedback adds to a message what earlier ones left out, which has no meaning for "
                 "vectors that are no updates; accepted: a code without error feedback"
             )
-        asked = self.exchange.messages[0].content.config_records[BLOCKS_KEY]
+        asked = records_in(self.exchange.messages[0].content, ConfigRecord)[BLOCKS_KEY]
         sizes: dict[str | None, int] = {name: int(str(size)) for name, size in sorted(asked.items())}
         names = [str(name) for name in sizes]
         with self.books.training():

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from numpy.typing import NDArray
 
 from channel.layout import Layout
 from channel.order import BLOCKS_KEY, PacketOrder
+from channel.records import records_in
 from channel.uplinks import DigitalUplink, Experience
 from strategies.air_messages import model_of
 from strategies.air_record import Record, cost_of_packets, packet_record
@@ -83,7 +84,7 @@ class ExchangeOfPackets:
         return replies
 
     def _check(self) -> None:
-        if BLOCKS_KEY in self.exchange.messages[0].content.config_records:
+        if BLOCKS_KEY in records_in(self.exchange.messages[0].content, ConfigRecord):
             raise ValueError(
                 "AirGrid: this strategy's devices send vectors that are no updates, which packets do not carry yet; "
                 "accepted: an ideal uplink, or one over the air"
@@ -119,7 +120,7 @@ class ExchangeOfPackets:
         """A reply of each device of whom there is an update, with the weight that is believed."""
         said = [(packet.metrics, packet.weight) for packet in sent.good]
         metrics = capped_metrics(said, self.devices.weighted_by_key, self.devices.trust)
-        name = next(iter(self.exchange.messages[0].content.array_records))
+        name = next(iter(records_in(self.exchange.messages[0].content, ArrayRecord)))
         return [
             reply_with_update(message_to[packet.device], name, model, sent.decoded.updates[packet.device], own)
             for packet, own in zip(sent.good, metrics, strict=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flwr.app import Message, MessageType
+from flwr.app import ConfigRecord, Message, MessageType
 
 from channel.order import SCALARS_KEY
+from channel.records import records_in
 from strategies.air_messages import failure_of, kind_of, scalars_of
 from strategies.believed_weights import cap_replies
 from strategies.books import Books
@@ -73,7 +74,7 @@ class ExchangeOfScalars:
 
     def _read(self, message: Message, reply: Message) -> Metrics:
         """The metrics of a reply as far as it is known what they must be; else none."""
-        if SCALARS_KEY not in message.content.config_records and kind_of(message) != MessageType.EVALUATE:
+        if SCALARS_KEY not in records_in(message.content, ConfigRecord) and kind_of(message) != MessageType.EVALUATE:
             return {}
         metrics = read_metrics(reply, scalars_of(message))
         read_weight(metrics, self.devices.weighted_by_key)

@@ -10,6 +10,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from numpy.typing import DTypeLike, NDArray
 
+from channel.records import records_in
+
 Aggregate = tuple[ArrayRecord | None, MetricRecord | None]
 
 
@@ -53,7 +55,7 @@ def in_double_precision(replies: Iterable[Message]) -> tuple[list[Message], dict
     for reply in replies:
         if reply.has_content():
             records = dict(reply.content.items())
-            for name, record in reply.content.array_records.items():
+            for name, record in records_in(reply.content, ArrayRecord).items():
                 arrays = {key: array.numpy() for key, array in record.items()}
                 types |= {key: array.dtype for key, array in arrays.items()}
                 records[name] = ArrayRecord({key: Array(_as_double(array)) for key, array in arrays.items()})

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from channel.order import BLOCKS_KEY, RECEPTION_KEY, SCALARS_KEY
+from channel.records import records_in
 from strategies.air_messages import reason_of, weighted_metrics
 from strategies.received import Metrics, check_finite, read_array, read_metrics, read_weight
 from strategies.refusal import BadPayload
@@ -146,8 +147,9 @@ class MeanExchange:
         messages = [Message(content, node, kind) for node in nodes]
         replies = list(self.grid.send_and_receive(messages, timeout=self.timeout))
         self._count(sizes, sum(scalars.values()), vectors, config)
-        if len(replies) == 1 and replies[0].has_content() and RECEPTION_KEY in replies[0].content.config_records:
-            return _received(replies[0])
+        merged = replies[0] if len(replies) == 1 and replies[0].has_content() else None
+        if merged is not None and RECEPTION_KEY in records_in(merged.content, ConfigRecord):
+            return _received(merged)
         node_of = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
         answers = {node_of[asked]: reply for asked, reply in matched(messages, replies).of.items()}
         return _mean(answers, len(nodes), sizes, scalars)
@@ -169,12 +171,12 @@ class MeanExchange:
 def _received(reply: Message) -> Means:
     """The mean that came over the air."""
     content = reply.content
-    reception: Mapping[str, Any] = content.config_records[RECEPTION_KEY]
-    arrays = next(iter(content.array_records.values()))
+    reception: Mapping[str, Any] = records_in(content, ConfigRecord)[RECEPTION_KEY]
+    arrays = next(iter(records_in(content, ArrayRecord).values()))
     return Means(
         frozenset(reception["nodes"]),
         {name: array.numpy() for name, array in arrays.items()},
-        dict(next(iter(content.metric_records.values()), {})),
+        dict(next(iter(records_in(content, MetricRecord).values()), {})),
         {name: math.sqrt(reception[f"{name}.noise-variance"]) for name in arrays},
         float(reception["snr"]),
     )
@@ -223,7 +225,7 @@ def _read(reply: Message, sizes: Mapping[str, int], scalars: Mapping[str, int]) 
         raise BadPayload(reason_of(reply))
     metrics = read_metrics(reply, scalars, finite=bool(scalars))
     weight = read_weight(metrics, WEIGHT_KEY)
-    arrays = next(iter(reply.content.array_records.values()), ArrayRecord())
+    arrays = next(iter(records_in(reply.content, ArrayRecord).values()), ArrayRecord())
     if set(arrays) != set(sizes):
         raise BadPayload(f"the reply holds the vectors {sorted(arrays)}, expected {sorted(sizes)}")
     return _Answer({name: _read_vector(name, arrays[name], size) for name, size in sizes.items()}, metrics, weight)

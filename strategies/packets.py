@@ -18,6 +18,7 @@ from channel.codecs.factor_layers import LARGEST_BATCH, decode_each, layers_bits
 from channel.codecs.packet import Packet
 from channel.layout import Layout
 from channel.order import PACKET_KEY, PacketOrder
+from channel.records import records_in
 from strategies.air_messages import as_numbers, failure_of, metrics_of_most
 from strategies.received import (
     LARGEST_NORM,
@@ -115,7 +116,7 @@ def dense_layers(layout: Layout) -> list[tuple[int, int]]:
 
 
 def _read(device: int, reply: Message, weighted_by_key: str, most: int, largest: float) -> SentPacket:
-    arrays = reply.content.array_records
+    arrays = records_in(reply.content, ArrayRecord)
     if PACKET_KEY not in arrays or PACKET_KEY not in arrays[PACKET_KEY]:
         raise BadPayload(
             "the reply carries no packet: does the device's ClientApp use the mod clients.transmit?", "missing"

@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ConfigRecord, Message
+from flwr.app import Array, ConfigRecord, Message, MetricRecord
 from numpy.typing import DTypeLike, NDArray
 
 from channel.layout import Layout
 from channel.order import SEED, TRANSMISSION_KEY
+from channel.records import records_in
 from strategies.refusal import BadPayload, shown
 
 Metrics = Mapping[str, int | float | list[int] | list[float]]
@@ -129,7 +130,7 @@ def check_finite(values: NDArray[np.floating[Any]], what: str) -> None:
 
 def said_of_transmission(message: Message) -> ConfigRecord:
     """What a device reports beside what it sends; empty if nothing."""
-    return message.content.config_records.get(TRANSMISSION_KEY, ConfigRecord())
+    return records_in(message.content, ConfigRecord).get(TRANSMISSION_KEY, ConfigRecord())
 
 
 def check_seed(message: Message, seed: int) -> None:
@@ -213,7 +214,7 @@ def read_metrics(reply: Message, wanted: Mapping[str, int] | None = None, *, fin
     BadPayload
         If there are several records, too many numbers, or one that is none.
     """
-    records = reply.content.metric_records
+    records = records_in(reply.content, MetricRecord)
     if len(records) > 1:
         raise BadPayload(f"{len(records)} records of metrics, expected one", "metrics")
     metrics = dict(next(iter(records.values()), {}))

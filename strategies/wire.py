@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
+
+from channel.records import records_in
 
 
 @dataclass
@@ -30,5 +32,5 @@ class Wire:
 
 
 def _payload(messages: Iterable[Message]) -> int:
-    records = (record for m in messages if m.has_content() for record in m.content.array_records.values())
+    records = (record for m in messages if m.has_content() for record in records_in(m.content, ArrayRecord).values())
     return sum(len(array.data) for record in records for array in record.values())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flwr.app import ArrayRecord, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
+from channel.records import records_in
 from fedmac.engines.lanes import FIRST_NODE
 from fedmac.engines.local import LocalGrid
 from strategies.mean_exchange import Vector
@@ -44,7 +45,7 @@ class InPlaceTraining:
             (
                 message.metadata.dst_node_id - FIRST_NODE,
                 self._model(message),
-                dict(message.content.config_records["config"]),
+                dict(records_in(message.content, ConfigRecord)["config"]),
             )
             for message in messages
         ]
@@ -52,7 +53,7 @@ class InPlaceTraining:
         return [self._reply(message, answer) for message, answer in zip(messages, answers, strict=True)]
 
     def _model(self, message: Message) -> Vector:
-        record = message.content.array_records["arrays"]
+        record = records_in(message.content, ArrayRecord)["arrays"]
         if self._read is None or self._read[0] is not record:
             model = None if self._form is None else flat_of(record, self._form)
             if model is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message, RecordDict
 
+from channel.records import records_in
 from strategies.device_states import plain_record, record_of
 
 
@@ -70,7 +71,7 @@ def kept_orders(orders: Iterable[Order]) -> dict[str, Any]:
 
 def _kept(order: Order, records: dict[int, tuple[int, ArrayRecord]]) -> dict[str, Any]:
     message = order.message
-    carried = dict(message.content.array_records)
+    carried = dict(records_in(message.content, ArrayRecord))
     arrays = {name: records.setdefault(id(r), (len(records), r))[0] for name, r in carried.items()}
     figures = [order.number, order.device, order.step, order.bits, order.reply_bits]
     return {
@@ -86,7 +87,7 @@ def orders_from(
     kept: Mapping[str, Any], create_message: Callable[[RecordDict, str, int, str], Message], nodes: Sequence[int]
 ) -> list[Order]:
     """The orders of :func:`kept_orders`; `create_message` is a grid's, `nodes` are those of the devices."""
-    records = [next(iter(record_of(plain).array_records.values())) for plain in kept["records"]]
+    records = [next(iter(records_in(record_of(plain), ArrayRecord).values())) for plain in kept["records"]]
     orders = []
     for one in kept["orders"]:
         number, device, *figures = one["figures"]

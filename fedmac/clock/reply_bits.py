@@ -6,11 +6,12 @@ import json
 import math
 from functools import lru_cache
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 
 from channel.codecs import CODECS, NestedDitheredQuantizer
 from channel.layout import Layout
 from channel.order import ORDER_KEY, PACKET_KEY
+from channel.records import records_in
 from strategies.systems.model_form import FlatModel
 
 
@@ -20,19 +21,19 @@ def bits_of_reply(message: Message, bits: float) -> float:
     NaN where a packet's length depends on more than the codec: with entropy coding, a budget, or a code of its own.
     """
     content = message.content
-    if ORDER_KEY not in content or "codec" not in (order := content.config_records[ORDER_KEY]):
+    if ORDER_KEY not in content or "codec" not in (order := records_in(content, ConfigRecord)[ORDER_KEY]):
         return bits
     if order["packing"] != "fixed" or "budget" in order:
         return math.nan
-    (model,) = content.array_records.values()
+    (model,) = records_in(content, ArrayRecord).values()
     return _fixed_bits(str(order["codec"]), str(order["parameters"]), _entries(model))
 
 
 def packet_bits(reply: Message | None) -> float:
     """Bits of the packet in a reply; a device that failed sends none."""
-    if reply is None or reply.has_error() or PACKET_KEY not in reply.content.array_records:
+    if reply is None or reply.has_error() or PACKET_KEY not in records_in(reply.content, ArrayRecord):
         return 0.0
-    return float(8 * sum(array.numpy().nbytes for array in reply.content.array_records[PACKET_KEY].values()))
+    return float(8 * sum(array.numpy().nbytes for array in records_in(reply.content, ArrayRecord)[PACKET_KEY].values()))
 
 
 @lru_cache(maxsize=64)

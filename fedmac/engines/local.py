@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from channel.codes import Code
 from channel.layout import Layout
+from channel.records import records_in
 from channel.uplinks import symbol_scale
 from clients.app import Workplace
 from fedmac.engines.lanes import FIRST_NODE, DeviceReport
@@ -150,9 +151,9 @@ class LocalGrid(CohortGrid):
     def train_cohort(self, messages: list[Message], weighted_by_key: str, keep_updates: bool) -> Gathered:
         """Train the addressed devices on the workers; see :class:`strategies.cohort.CohortGrid`."""
         content = messages[0].content
-        arrays = {name: a.numpy() for name, a in next(iter(content.array_records.values())).items()}
+        arrays = {name: a.numpy() for name, a in next(iter(records_in(content, ArrayRecord).values())).items()}
         received = torch.from_numpy(Layout.of_arrays(arrays).flatten(arrays))
-        config = dict(next(iter(content.config_records.values()), {}))
+        config = dict(next(iter(records_in(content, ConfigRecord).values()), {}))
         devices = sorted(m.metadata.dst_node_id - FIRST_NODE for m in messages)
         keep_updates = keep_updates or weighted_by_key != "num-examples"
         reports = self.team.train(received, devices, config, keep_updates)

@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from torch import Tensor, from_numpy, no_grad
 
+from channel.records import records_in
 from strategies.air_messages import reason_of
 from strategies.repurpose.inference import WorkerDied
 from strategies.repurpose.part import Mail, MissingActivations, Part, PartRun, bytes_of
@@ -41,11 +42,11 @@ def device_app(parts: Callable[[Context], str | Path]) -> ClientApp:
     def answer(message: Message, context: Context) -> Message:
         part = _part(part_path(parts(context), int(context.node_config["partition-id"])))
         content = message.content
-        if INPUTS in content.array_records:
-            _check_hash(part, content.config_records[ASKED])
-            run, mail = PartRun({0: _tensor(content.array_records[INPUTS]["inputs"])}), Mail()
+        if INPUTS in records_in(content, ArrayRecord):
+            _check_hash(part, records_in(content, ConfigRecord)[ASKED])
+            run, mail = PartRun({0: _tensor(records_in(content, ArrayRecord)[INPUTS]["inputs"])}), Mail()
         else:
-            run, mail = _recalled(context, part), _mail_of(content.array_records.get(MAIL, ArrayRecord()))
+            run, mail = _recalled(context, part), _mail_of(records_in(content, ArrayRecord).get(MAIL, ArrayRecord()))
         with no_grad():
             outgoing = run.advance(part, mail)
         _remember(context, run)
@@ -91,9 +92,9 @@ def infer_by_messages(
     while True:
         replies = _asked(grid, contents, timeout)
         for _, reply in replies:
-            if OUTPUTS in reply.array_records:
-                return _tensor(reply.array_records[OUTPUTS]["outputs"]), sent
-        posted = [_mail_of(reply.array_records[MAIL]) for _, reply in replies]
+            if OUTPUTS in records_in(reply, ArrayRecord):
+                return _tensor(records_in(reply, ArrayRecord)[OUTPUTS]["outputs"]), sent
+        posted = [_mail_of(records_in(reply, ArrayRecord)[MAIL]) for _, reply in replies]
         sent += sum(bytes_of(tensor) for mail in posted for tensor in mail.values())
         contents = {
             node: RecordDict({MAIL: _mail_record({q: mail[p] for q, mail in enumerate(posted) if p in mail})})
@@ -123,9 +124,9 @@ def _asked(grid: Grid, contents: Mapping[int, RecordDict], timeout: float) -> li
 
 
 def _worker_of(node: int, answer: RecordDict) -> int:
-    if MAIL not in answer.array_records or WORKER not in answer.config_records:
+    if MAIL not in records_in(answer, ArrayRecord) or WORKER not in records_in(answer, ConfigRecord):
         raise WorkerDied(f"node {node} answered without {MAIL!r} and {WORKER!r}; accepted: a reply of device_app")
-    return int(str(answer.config_records[WORKER][WORKER]))
+    return int(str(records_in(answer, ConfigRecord)[WORKER][WORKER]))
 
 
 def _check_hash(part: Part, asked: ConfigRecord) -> None:
@@ -151,10 +152,10 @@ def _remember(context: Context, run: PartRun) -> None:
 
 
 def _recalled(context: Context, part: Part) -> PartRun:
-    place = context.state.config_records.get(PLACE)
+    place = records_in(context.state, ConfigRecord).get(PLACE)
     if place is None or place["finished"]:
         raise MissingActivations(f"worker {part.worker}: activations for an inference that it has no inputs of")
-    arrays = context.state.array_records[STATE]
+    arrays = records_in(context.state, ArrayRecord)[STATE]
     kept = {name: _tensor(array) for name, array in arrays.items()}
     values = {int(name.removeprefix("value/")): v for name, v in kept.items() if name.startswith("value/")}
     held = {int(name.removeprefix("held/")): v for name, v in kept.items() if name.startswith("held/")}

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 
 from channel.codecs import Codec, NestedDitheredQuantizer
 from channel.codecs.packet import Packet, Packing
 from channel.order import PACKET_KEY, PacketOrder
 from channel.randomness import key
+from channel.records import records_in
 from strategies.air_messages import reason_of
 from strategies.mean_exchange import Vector
 from strategies.packets import SentPacket, decode_packets, most_bytes
@@ -93,7 +94,7 @@ class CodedUpdates:
             raise BadPayload(reason_of(reply))
         order, device, size = self.order(step), self._number(node), form.layout.size
         check_seed(reply, order.seed)
-        arrays = reply.content.array_records
+        arrays = records_in(reply.content, ArrayRecord)
         if PACKET_KEY not in arrays or PACKET_KEY not in arrays[PACKET_KEY]:
             raise BadPayload("the reply carries no packet: does the worker's ClientApp use the mod clients.transmit?")
         most = most_bytes(order, device, form.layout)

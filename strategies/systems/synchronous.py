@@ -131,8 +131,10 @@ class Synchronous(ServerSystem):
 
     def _step(self, run: ServerRun) -> None:
         if self._updates:
-            mean = np.mean([self._updates[node] for node in sorted(self._updates)], axis=0, dtype=np.float64)
-            run.x = (run.x + self.server_learning_rate * mean).astype(run.x.dtype)
+            total = np.zeros(run.x.shape)
+            for node in sorted(self._updates):  # one after the other: no copy of all of them
+                total += self._updates[node]
+            run.x = (run.x + self.server_learning_rate * (total / len(self._updates))).astype(run.x.dtype)
             run.version += 1
         self._empty_rounds = 0 if self._updates else self._empty_rounds + 1
         if self._empty_rounds >= self.most_empty_rounds:

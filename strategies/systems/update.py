@@ -6,6 +6,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message
 
 from channel.layout import Layout
+from channel.records import records_in
 from strategies.air_messages import reason_of
 from strategies.mean_exchange import Vector
 from strategies.received import check_finite, largest_norm, read_array
@@ -37,18 +38,18 @@ def read_update(reply: Message, form: ModelForm, sent: Vector) -> Vector:
     """
     if reply.has_error():
         raise BadPayload(reason_of(reply))
-    records = reply.content.array_records
+    records = records_in(reply.content, ArrayRecord)
     if len(records) != 1:
         raise BadPayload(f"{len(records)} records of arrays, expected one: the trained model")
     record = next(iter(records.values()))
     trained = flat_of(record, form)
     if trained is None:
         trained = _read(record, form.layout)
-    check_finite(trained, "entries of the trained model")
-    update: Vector = trained - sent
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        update: Vector = trained - sent
         norm = float(np.linalg.norm(update))
-    if not norm <= (largest := largest_norm(form.layout)):
+    if not norm <= (largest := largest_norm(form.layout)):  # as with entries that are not finite
+        check_finite(trained, "entries of the trained model")
         raise BadPayload(f"the update's norm is {norm:g}, expected at most {largest:g}", "norm")
     return update
 

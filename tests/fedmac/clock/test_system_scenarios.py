@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tomllib
 import warnings
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file
 
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
+from strategies.systems.model_form import FlatModel
 from tests.fedmac.clock.small_systems import SYSTEMS, changed, rounds_of, simulated
 from tests.killer import Killed, Killer
 
@@ -46,7 +48,8 @@ def test_two_runs_are_equal_to_the_bit_whatever_the_number_of_workers(tmp_path: 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_killed_run_resumes_to_the_model_of_an_unbroken_one(name: str, tmp_path: Path) -> None:
-    changes = {"strategy.name": name, "rounds": 5, "faults.loss": 0.02, "engine.round_timeout_s": 5.0}
+    faults = {"faults.loss": 0.02, "engine.round_timeout_s": 5.0}
+    changes = {"strategy.name": name, "rounds": 5, "devices.spans": True, **faults}
     unbroken = rounds_of(tmp_path / "unbroken", changes)
     with pytest.raises(Killed):
         rounds_of(tmp_path / "killed", changes, progress=Killer(2))
@@ -54,6 +57,22 @@ def test_a_killed_run_resumes_to_the_model_of_an_unbroken_one(name: str, tmp_pat
     assert simulated(resumed) == simulated(unbroken)
     models = [load_file(tmp_path / folder / "model.safetensors") for folder in ("unbroken", "killed")]
     assert all(np.array_equal(models[0][key], models[1][key]) for key in models[0])
+
+
+def alive() -> int:
+    return sum(type(one) is FlatModel for one in gc.get_objects())
+
+
+def test_a_reply_s_model_is_freed_as_soon_as_it_has_been_read(tmp_path: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        rounds_of(tmp_path / "run", {"rounds": 20})  # 80 replies
+        left = alive() - before
+    finally:
+        gc.enable()
+    assert left < 20  # some ten: the last messages and replies of four devices, and what the server holds
 
 
 def test_work_takes_as_long_as_the_profile_says(tmp_path: Path) -> None:
@@ -95,7 +114,7 @@ def test_a_deadline_too_short_ends_the_run_with_a_warning_that_says_so(tmp_path:
 def test_spans_of_work_are_recorded_where_they_are_asked_for(tmp_path: Path) -> None:
     rounds = rounds_of(tmp_path / "run", {"devices.spans": True, "rounds": 2})
     spans = [span for record in rounds[1:] for span in record["spans"]]
-    assert {what for _, what, _, _ in spans} == {"compute", "send"}
+    assert {what for _, what, _, _ in spans} == {"compute", "receive", "send"}
     assert all(start <= end <= rounds[-1]["clock_s"] for _, _, start, end in spans)
 
 
