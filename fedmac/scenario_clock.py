@@ -47,7 +47,7 @@ class DevicesSection(Section):
     deadline_s: Positive | None = Field(
         None, description="of strategies that are no systems: who trains for longer is not heard (default: all are)"
     )
-    spans: bool = Field(False, description="record when each device computed and sent")
+    spans: bool = Field(False, description="record when each device computed, received and sent")
 
     @model_validator(mode="after")
     def _known(self) -> DevicesSection:
@@ -102,7 +102,7 @@ class IncidentSection(Section):
 
     device: Annotated[int, Field(ge=0)] = Field(description="its number")
     kind: Literal["crash", "hang", "join"] = Field(
-        description="crash: gone with its work; hang: at work for longer; join: not there before"
+        description="crash: gone with its work; hang: works at nothing meanwhile; join: not there before"
     )
     at_s: NonNegative = Field(description="when")
     for_s: Positive | None = Field(None, description="how long it is gone or hangs (default: for ever)")

@@ -28,7 +28,8 @@ CHANGED, OFFERED, ARRIVED, ENDED = range(4)
 there; work ends without a reply."""
 
 Span = tuple[int, str, float, float]
-"""Device, what it did (``compute``, or ``send``: until its reply is there), from when, to when (s)."""
+"""Device, what it did, from when, to when (s): ``receive`` (a message's bits over its own link, the last of them when
+the message is there), ``compute``, or ``send`` (until its reply is there). A device may receive while it computes."""
 
 
 class ClockedGrid(WrappedGrid):
@@ -257,6 +258,8 @@ class ClockedGrid(WrappedGrid):
         if came:
             usage.bits_down[device] += order.bits
             usage.radio_j[device] += self.network.joules(device, received=order.bits)
+            if self.on_span is not None and (seconds := self.network.receive_seconds(device, order.bits)):
+                self.on_span((device, "receive", order.reached - seconds, order.reached))
         if order.busy:
             usage.busy_s[device] += order.busy
             usage.compute_j[device] += order.watts * order.busy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,19 +98,21 @@ class ExchangeClock:
             Figures of the run so far that take the place of the record's own, and some beside; see docs/systems.md.
         """
         asked = sorted({*record["devices"], *(failure["device"] for failure in record["failures"])})
-        downloads = self._downloads(asked)
+        receiving = self._receiving(asked)
+        downloads = self._downloads(receiving)
         self.exchange = record["exchange"]
         training = {device: self._training(device, self.exchange) for device in asked}
         seconds = {device: min(needed, self.deadline) for device, needed in training.items()}
         ready = max((downloads[i] + seconds[i] for i in asked), default=0.0)
         slowest = max(seconds.values(), default=0.0)
         air, self.air_s = record["air_time_s"] - self.air_s, record["air_time_s"]
-        self._charge(seconds, training)
+        self._charge(seconds, training, receiving)
         for device, joules in zip(record["devices"], record.get("energies", ()), strict="energies" in record):
             self.usage.radio_j[device] += joules
         begun = {device: self.now + wait for device, wait in downloads.items()}
-        self._tell([(device, "compute", begun[device], begun[device] + seconds[device]) for device in asked])
-        self._tell([(device, "send", self.now + ready, self.now + ready + air) for device in record["devices"]])
+        self._tell((i, "receive", begun[i] - took, begun[i]) for i, took in receiving.items() if took)
+        self._tell((device, "compute", begun[device], begun[device] + seconds[device]) for device in asked)
+        self._tell((device, "send", self.now + ready, self.now + ready + air) for device in record["devices"])
         self.compute_s += slowest
         self.download_s += ready - slowest
         self.now += ready + air
@@ -127,22 +129,32 @@ class ExchangeClock:
         """How long a device trains in an exchange, if it is let (s)."""
         return self.fleet.seconds(device, exchange - 1, self.flops(device))
 
-    def _tell(self, spans: Sequence[Span]) -> None:
+    def _tell(self, spans: Iterable[Span]) -> None:
         if self.on_span is not None:
             for span in spans:
                 self.on_span(span)
 
-    def _downloads(self, asked: Sequence[int]) -> dict[int, float]:
-        """How long after the exchange's beginning the model is at each device (s)."""
+    def _receiving(self, asked: Sequence[int]) -> dict[int, float]:
+        """How long each device's interface receives the model (s): a broadcast for as long as it takes."""
         if self.network is None or not asked:
             return dict.fromkeys(asked, 0.0)
         if not self.network.shared_medium:
-            return {device: self.network.send(device, self.model_bits, self.now) - self.now for device in asked}
-        links = [self.network.links[device] for device in asked]
-        seconds = self.model_bits / min(link.down_bps for link in links) + max(link.latency_s for link in links)
-        return dict.fromkeys(asked, seconds)
+            return {device: self.network.receive_seconds(device, self.model_bits) for device in asked}
+        slowest = max(self.network.receive_seconds(device, self.model_bits) for device in asked)
+        return dict.fromkeys(asked, slowest)
 
-    def _charge(self, seconds: Mapping[int, float], training: Mapping[int, float]) -> None:
+    def _downloads(self, receiving: Mapping[int, float]) -> dict[int, float]:
+        """How long after the exchange's beginning the model is at each device (s)."""
+        if self.network is None or not receiving:
+            return dict(receiving)
+        if not self.network.shared_medium:
+            return {device: self.network.send(device, self.model_bits, self.now) - self.now for device in receiving}
+        latency = max(self.network.links[device].latency_s for device in receiving)
+        return {device: seconds + latency for device, seconds in receiving.items()}
+
+    def _charge(
+        self, seconds: Mapping[int, float], training: Mapping[int, float], receiving: Mapping[int, float]
+    ) -> None:
         """What receiving the model and training, as far as it comes, take from each device."""
         usage = self.usage
         for device, busy in seconds.items():
@@ -151,15 +163,7 @@ class ExchangeClock:
             usage.compute_j[device] += self.fleet.joules(device, done * self.flops(device), busy)
             if self.network is not None:
                 usage.bits_down[device] += self.model_bits
-                usage.radio_j[device] += self._receiving(device, seconds)
-
-    def _receiving(self, device: int, asked: Mapping[int, float]) -> float:
-        """Joules: on a shared medium a device listens for as long as the broadcast takes."""
-        assert self.network is not None
-        if not self.network.shared_medium:
-            return self.network.joules(device, received=self.model_bits)
-        links = self.network.links
-        return links[device].receive_watts * self.model_bits / min(links[other].down_bps for other in asked)
+                usage.radio_j[device] += self.network.links[device].receive_watts * receiving[device]
 
     def state(self) -> dict[str, Any]:
         """All that :meth:`restore` needs between two rounds."""

@@ -76,6 +76,10 @@ class Network:
         """How long the device itself sends (s)."""
         return bits / self.links[device].up_bps
 
+    def receive_seconds(self, device: int, bits: float) -> float:
+        """How long the device itself receives (s), until the message is there."""
+        return bits / self.links[device].down_bps
+
     def joules(self, device: int, *, sent: float = 0.0, received: float = 0.0) -> float:
         """What the device's interface draws for so many bits each way (J)."""
         link = self.links[device]

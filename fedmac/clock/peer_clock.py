@@ -88,6 +88,8 @@ class PeerClock(PeerTimes):
         if to is not None and to < len(self.fleet):
             self.usage.bits_down[to] += bits
             self.usage.radio_j[to] += self.network.joules_received(source, to, bits)
+            if self.on_span is not None and (seconds := self.network.receive_seconds(to, source, bits)):
+                self.on_span((to, "receive", now - seconds, now))
 
     def is_lost(self, source: int, to: int) -> bool:
         """By the scenario's probability."""

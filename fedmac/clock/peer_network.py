@@ -75,6 +75,10 @@ class PeerNetwork:
         self._down_free[to] = max(offered, self._down_free[to]) + bits / self._down(source, to)
         return self._down_free[to]
 
+    def receive_seconds(self, to: int, source: int, bits: int) -> float:
+        """How long a peer itself receives (s), until the message is there."""
+        return bits / self._down(source, to)
+
     def joules_sent(self, source: int, to: int, bits: int) -> float:
         """What the sender's interface draws (J); 0 of a server."""
         if source == len(self.links):

@@ -1,4 +1,4 @@
-"""Where time went: on the clock (air, devices computing, waiting), and on the machine that ran it all."""
+"""Where time went: on the clock (devices computing, air, the model's way down, waiting), and on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ import plotly.graph_objects as go
 
 from fedmac.report.figures import PALETTE, base_figure, plain
 
-SIMULATED = {"compute_s": "devices computing", "air_time_s": "on air", "waiting_s": "messages and waiting"}
+SIMULATED = {
+    "compute_s": "devices computing",
+    "air_time_s": "on air",
+    "download_s": "waiting for the model",
+    "waiting_s": "messages and waiting",
+}
 MACHINE = {
     "wall_train_s": "training",
     "wall_uplink_s": "uplink",
@@ -29,22 +34,21 @@ def clock_table(rounds: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         A row per variant (index: its name) and the columns of ``SIMULATED`` and ``MACHINE``, as far as the
-        record has them; ``waiting_s`` is what ``clock_s`` has beside computing and air, ``rest`` is ``wall_s`` less
+        record has them; ``waiting_s`` is what ``clock_s`` has beside the parts before it, ``rest`` is ``wall_s`` less
         the phases measured.
     """
-    costs = ["compute_s", "clock_s", "air_time_s", "wall_train_s", "wall_uplink_s", "wall_evaluate_s", "wall_s"]
+    costs = [*SIMULATED, "clock_s", *MACHINE, "wall_s"]
     there = [key for key in costs if key in rounds.columns]
     last = rounds.sort_values("round").groupby(["variant", "seed"], sort=False)[there].last()
     means = last.groupby("variant", sort=False).mean()
     means = means.reindex(rounds["variant"].unique())
     table = pd.DataFrame(index=means.index)
-    if _told(means, "compute_s"):
-        table["compute_s"] = means["compute_s"]
-    if _told(means, "air_time_s"):
-        table["air_time_s"] = means["air_time_s"]
+    for key in SIMULATED:
+        if _told(means, key):
+            table[key] = means[key]
     if _told(means, "clock_s"):
-        waiting = means["clock_s"] - table.reindex(columns=["compute_s", "air_time_s"]).fillna(0.0).sum(axis=1)
-        # The clock of exchanges is the sum of the two, but for rounding.
+        waiting = means["clock_s"] - table.fillna(0.0).sum(axis=1)
+        # The clock of exchanges is the sum of its parts, but for rounding.
         waiting = waiting.where(waiting > ROUNDING * means["clock_s"], 0.0)
         if waiting.any():
             table["waiting_s"] = waiting
@@ -74,7 +78,7 @@ def _bars(table: pd.DataFrame, phases: Mapping[str, str], title: str) -> go.Figu
         if key in table.columns:
             figure.add_trace(
                 go.Bar(
-                    x=table[key].to_numpy(np.float64),
+                    x=table[key].fillna(0.0).to_numpy(np.float64),  # plotly stacks nothing on a part that is missing
                     y=list(range(len(names))),
                     orientation="h",
                     name=label,

@@ -24,7 +24,7 @@ METRICS = (*SCORES, "train_loss", "participants", "exchange", "heard", *SYSTEM)
 ERRORS = ("mse_measured", "mse_predicted")
 PER_DEVICE = ("devices", "weights", "gains", "amplitudes", "energies", "power_limit", "placement", "utilisation")
 EVENTS = ("silent", "failures", "not_asked")
-NUMBERS = ("seed", "round", *METRICS, *COSTS, *ERRORS, "noise_power", "privacy_epsilon")
+NUMBERS = ("seed", "round", *METRICS, *COSTS, "download_s", *ERRORS, "noise_power", "privacy_epsilon")
 COLUMNS = (*KEYS, *NUMBERS[2:], *PER_DEVICE, *EVENTS, "staleness", "spans")
 
 

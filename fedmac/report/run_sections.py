@@ -112,9 +112,9 @@ def clock_section(record: Record) -> str:
         "clock",
         "Where time went",
         "Time after the last round, mean over seeds: on the clock the devices compute (each exchange waits for the"
-        " slowest) and then send; of systems of workers it is what the busiest device computed, and the rest of the"
-        " time. This machine trained them, computed the uplink and evaluated the model. A bar is a variant, its parts"
-        " add up.",
+        " slowest, and for the model before that where its way down takes time) and then send; of systems of workers"
+        " it is what the busiest device computed, and the rest of the time. This machine trained them, computed the"
+        " uplink and evaluated the model. A bar is a variant, its parts add up.",
         clock_figures(table) if len(table.columns) else {},
         summary=_clock_in_words(table),
     )

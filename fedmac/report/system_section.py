@@ -46,17 +46,19 @@ def _timeline_part(record: Record) -> str:
     return figure_part(
         "timeline",
         "Who did what when",
-        f"A lane is a device, of the first seed; where there is no bar it waited{_unseen(drawn)}. Sending lasts until"
-        " the message has arrived. A span is drawn once it is over. Drag to zoom in."
-        f"{_left_out(drawn, len(found) - len(drawn))}",
+        "A lane is a device, of the first seed: above what it received, below what it sent (until the message had"
+        " arrived), behind both what it computed; where there is no bar it waited, hung or was gone. A span is drawn"
+        f" once it is over.{_unheard_of(drawn)} Drag to zoom in.{_left_out(drawn, len(found) - len(drawn))}",
         {name: timeline_figure(timeline) for name, timeline in drawn.items()},
         summary=" ".join(_in_words(name, timeline) for name, timeline in drawn.items()),
     )
 
 
-def _unseen(drawn: Mapping[str, Timeline]) -> str:
-    """Say what a gap may be besides waiting: many records do not tell when a device received."""
-    return "" if all(timeline.share("receive") for timeline in drawn.values()) else " or received"
+def _unheard_of(drawn: Mapping[str, Timeline]) -> str:
+    """Say of which variants the record tells no receiving: it took no time, or the record is of an older version."""
+    without = [name for name, timeline in drawn.items() if not timeline.share("receive")]
+    more = f" and {len(without) - MAX_NAMED} more" if len(without) > MAX_NAMED else ""
+    return f" No receiving was recorded of {', '.join(without[:MAX_NAMED])}{more}." if without else ""
 
 
 def _left_out(drawn: Mapping[str, Timeline], missing: int) -> str:

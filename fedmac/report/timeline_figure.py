@@ -11,26 +11,34 @@ from fedmac.report.figures import PALETTE, base_figure
 from fedmac.report.spans import KINDS, Timeline
 
 COLOURS: Mapping[str, str] = dict(zip(KINDS, (PALETTE[0], PALETTE[2], PALETTE[1], PALETTE[4]), strict=True))
-HEIGHTS: Mapping[str, float] = {"compute": 0.84, "receive": 0.5, "send": 0.5, "other": 0.3}
-"""Of a bar, as a share of its lane: kinds are told apart without colour too, and what goes on at once is seen."""
+PLACES: Mapping[str, tuple[float, float]] = {
+    "compute": (-0.42, 0.42),
+    "receive": (-0.42, -0.12),
+    "send": (0.12, 0.42),
+    "other": (-0.12, 0.12),
+}
+"""From where to where a bar goes, in lanes below the middle of its own: receiving above, sending below, computing
+behind both. What goes on at once is seen, and kinds are told apart without colour too."""
 
 LANE_HEIGHT = 18  # pixels
 
 
 def timeline_figure(timeline: Timeline) -> go.Figure:
-    """Draw a timeline: a lane for each device, time across, a bar for each span; where there is none it waited."""
+    """Draw a timeline: a lane for each device, time across, a bar for each span."""
     figure = base_figure("clock (s)")
     for place, (kind, label) in enumerate(KINDS.items()):
         spans = timeline.spans[timeline.spans["kind"] == place]
         if not len(spans):
             continue
+        top, bottom = PLACES[kind]
         figure.add_trace(
             go.Bar(
                 base=spans["start"].copy(),  # a field of a structured array is not contiguous
                 # float32 has digits to spare for a length, not for a short span late on the clock.
                 x=(spans["end"] - spans["start"]).astype(np.float32),
                 y=spans["device"].copy(),
-                width=HEIGHTS[kind],
+                offset=top,
+                width=bottom - top,
                 orientation="h",
                 name=label,
                 marker={"color": COLOURS[kind], "line": {"width": 0}},

@@ -15,7 +15,7 @@ from scipy import stats
 
 from fedmac.report import write_report
 from fedmac.report.air_figures import error_figure, gain_figures, power_figures, silence_figure, unheard_reasons
-from fedmac.report.clock_figures import clock_figures, clock_table
+from fedmac.report.clock_figures import SIMULATED, clock_figures, clock_table
 from fedmac.report.device_figures import device_figures, device_tables
 from fedmac.report.figures import accuracy_figure, axes_of, curve_figure, loss_figure
 from fedmac.report.folder import read_run
@@ -24,6 +24,7 @@ from fedmac.report.run_sections import air_sections
 from fedmac.report.value_axis import LOG_NOTE, LOG_SPAN, band_edges, log_limits
 from tests.fedmac.report_pages import body, decoded, views, write_page
 from tests.fedmac.synthetic_runs import NASTY, run_rows, write_run
+from tests.fedmac.synthetic_systems import system_rows
 
 
 @pytest.fixture(scope="module")
@@ -353,11 +354,30 @@ def test_device_panels_that_the_record_does_not_fill_are_left_out(tmp_path: Path
     assert figure.layout.xaxis.anchor == "y2", "the device axis is under the lowest panel"
 
 
-def test_parts_of_the_clock_add_up(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path, [run_rows("v", seeds=range(2), rounds=5, devices=3)]))
+@pytest.mark.parametrize("download", [0.0, 4e-3])
+def test_parts_of_the_clock_add_up(download: float, tmp_path: Path) -> None:
+    rows = run_rows("v", seeds=range(2), rounds=5, devices=3)
+    for row in rows[1:] if download else ():
+        row |= {"download_s": download * row["round"], "clock_s": row.get("clock_s", 0.0) + download * row["round"]}
+    run = read_run(write_run(tmp_path, [rows]))
     table = clock_table(run.rounds)
     last = run.rounds[run.rounds["round"] == 5]
-    np.testing.assert_allclose(table[["compute_s", "air_time_s"]].sum(axis=1), last["clock_s"].mean())
+    parts = [key for key in SIMULATED if key in table.columns]
+    assert parts == ["compute_s", "air_time_s", *["download_s"] * bool(download)], "nothing is left over"
+    np.testing.assert_allclose(table[parts].sum(axis=1), last["clock_s"].mean())
+    drawn = [trace.name for trace in clock_figures(table)["clock"].data]
+    assert drawn == [SIMULATED[part] for part in parts]
     machine = table[["wall_train_s", "wall_uplink_s", "wall_evaluate_s", "rest"]]
     np.testing.assert_allclose(machine.sum(axis=1), last["wall_s"].mean())
     assert all(figure.layout.barmode == "stack" for figure in clock_figures(table).values())
+
+
+def test_bars_of_variants_with_other_parts_stack_to_their_clocks(tmp_path: Path) -> None:
+    """Plotly puts a part that follows a missing one at zero, over the others."""
+    air, system = run_rows("air", seeds=[0], rounds=2, devices=3), system_rows("system", rounds=2, devices=3)
+    air[-1] |= {"download_s": 1.5, "clock_s": air[-1]["clock_s"] + 1.5}
+    table = clock_table(read_run(write_run(tmp_path, [air, system], variants=[])).rounds)
+    assert table.isna().any(axis=None), "a system has no time on air"
+    bars = clock_figures(table)["clock"].data
+    assert [bar.name for bar in bars] == list(SIMULATED.values())
+    np.testing.assert_allclose(np.sum([bar.x for bar in bars], axis=0), [air[-1]["clock_s"], system[-1]["clock_s"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,38 @@ def test_bars_begin_and_end_where_the_spans_do(tmp_path: Path) -> None:
         np.testing.assert_allclose(drawn, recorded[trace.name], rtol=1e-6)  # lengths are float32
 
 
+def test_bars_of_what_a_device_does_at_once_do_not_hide_each_other() -> None:
+    spans = [[0, what, 1.0, 2.0] for what in KINDS]
+    figure = timeline_figure(timelines({"v": read_spans(spans)}, {})["v"])
+    places = {trace.name: (trace.offset, trace.offset + trace.width) for trace in figure.data}
+    assert all(-0.5 < top < bottom < 0.5 for top, bottom in places.values()), "each stays in its lane"
+    behind, *before = places.values()
+    before.sort()
+    assert all(above[1] <= below[0] for above, below in pairwise(before))
+    assert figure.data[0].name == "computing", "drawn first, and so behind"
+    # "other" is of no record that we write: without it the middle of the computing bar is free.
+    receiving, sending = places["receiving"], places["sending"]
+    assert sending[0] - receiving[1] >= 0.25 * (behind[1] - behind[0])
+
+
+def caption(html: str) -> str:
+    """What stands under the timeline of a report."""
+    found = re.search(r'id="timeline".*?<figcaption>(.*?)</figcaption>', html, re.S)
+    assert found is not None
+    return found[1]
+
+
+def test_the_caption_names_whose_receiving_was_not_recorded(tmp_path: Path) -> None:
+    told, untold = (system_rows(name, rounds=2, devices=2) for name in ("told", "untold"))
+    for row in untold[1:]:
+        row["spans"] = [span for span in row["spans"] if span[1] != "receive"]
+    whole = caption(body(write_report(write_run(tmp_path / "whole", [told], variants=[]))))
+    assert "where there is no bar it waited, hung or was gone." in whole
+    assert "No receiving" not in whole
+    older = caption(body(write_report(write_run(tmp_path / "older", [told, untold], variants=[]))))
+    assert "No receiving was recorded of untold." in older
+
+
 def test_only_the_first_seed_is_drawn(tmp_path: Path) -> None:
     rows = [*system_rows("v", rounds=2, devices=2), *system_rows("v", rounds=2, devices=9, seed=1)]
     run = read_run(write_run(tmp_path, [rows], variants=[]))
@@ -122,8 +155,6 @@ def test_a_long_run_of_many_devices_and_variants_makes_a_page_under_three_megaby
     shown = views(html, "timeline")
     assert len(shown) == MAX_TIMELINES
     assert all(sum(len(decoded(trace["base"])) for trace in view["data"]) <= MAX_SPANS for view in shown)
-    caption = re.search(r'id="timeline".*?<figcaption>(.*?)</figcaption>', html, re.S)
-    assert caption is not None
-    assert f"{MAX_LANES} devices are drawn, evenly spaced." in caption[1]
-    assert re.search(r"The beginning is drawn: v0 \d+\.?\d* s of 24\.9 s", caption[1])
-    assert f"{MAX_TIMELINES} variants are drawn, 2 are not. All spans are in the run folder." in caption[1]
+    assert f"{MAX_LANES} devices are drawn, evenly spaced." in caption(html)
+    assert re.search(r"The beginning is drawn: v0 \d+\.?\d* s of 24\.9 s", caption(html))
+    assert f"{MAX_TIMELINES} variants are drawn, 2 are not. All spans are in the run folder." in caption(html)

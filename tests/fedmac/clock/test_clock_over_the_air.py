@@ -13,6 +13,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedmac.record import read_rounds
+from fedmac.report.clock_figures import SIMULATED, clock_table
+from fedmac.report.folder import read_run
 from fedmac.runs import run
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
@@ -66,6 +68,15 @@ def test_the_model_comes_down_at_the_rate_of_the_slowest_device(tmp_path: Path) 
     # 1 W over 1 mW of noise in 1 MHz, all devices alike.
     assert rounds[1]["download_s"] == pytest.approx(32 * ENTRIES / (1e6 * math.log2(1001.0)))
     assert rounds[1]["bits_down_per_device_mean"] == 32 * ENTRIES
+
+
+def test_the_parts_of_the_clock_in_a_report_are_the_whole(tmp_path: Path) -> None:
+    rounds = rounds_of(tmp_path / "run", {"network.link": "wifi", "devices.jitter": 0.3})
+    table = clock_table(read_run(tmp_path / "run").rounds)
+    parts = table.loc[:, table.columns.isin(SIMULATED)]
+    assert list(parts) == ["compute_s", "air_time_s", "download_s"], "nothing is left to wait for"
+    assert (parts > 0).all(axis=None)
+    assert parts.to_numpy().sum() == pytest.approx(rounds[-1]["clock_s"])
 
 
 def test_the_clock_changes_nothing_of_what_is_learnt(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from flwr.serverapp.strategy import FedAvg
 
 from fedmac.clock.clocked_grid import ClockedGrid, Span
-from fedmac.clock.faults import Incident
+from fedmac.clock.faults import Faults, Incident
 from fedmac.clock.in_place_training import InPlaceTraining
 from fedmac.clock.links import Link
 from fedmac.engines.local import FIRST_NODE
@@ -137,7 +137,54 @@ def test_spans_cover_a_devices_time_without_overlap() -> None:
     spans: list[Span] = []
     grid = clocked(unchanged, [2.0], link=Link(256.0, 256.0, 0.5), on_span=spans.append)
     replies_of(grid, grid.get_node_ids())
-    assert spans == [(0, "compute", 1.5, 3.5), (0, "send", 3.5, 5.0)]
+    # Half a second of latency, in which nothing of it is there.
+    assert spans == [(0, "receive", 0.5, 1.5), (0, "compute", 1.5, 3.5), (0, "send", 3.5, 5.0)]
+
+
+def test_a_device_receives_the_next_message_while_it_computes() -> None:
+    spans: list[Span] = []
+    grid = clocked(unchanged, [2.0], link=Link(256.0, 256.0, 0.0), server_bps=256.0, on_span=spans.append)
+    replies_of(grid, grid.get_node_ids() * 2)
+    assert [span for span in spans if span[1] != "send"] == [
+        (0, "receive", 0.0, 1.0), (0, "compute", 1.0, 3.0), (0, "receive", 1.0, 2.0), (0, "compute", 3.0, 5.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_drawn_for_receiving_is_the_power_for_the_receiving_spans(shared: bool, seed: int) -> None:
+    """Also of messages that are lost, of devices that go while they receive, and where they queue."""
+    spans: list[Span] = []
+    faults = Faults(4, seed, loss=0.2, mean_up_s=20.0, mean_down_s=2.0)
+    grid = clocked(
+        unchanged, [2.0, 0.5, 4.0, 1.0], link=Link(np.inf, 256.0, 0.25, receive_watts=3.0), server_bps=512.0,
+        shared_medium=shared, faults=faults, on_span=spans.append,
+    )  # fmt: skip
+    grid.push_messages(fleet.train_messages(ONES, [FIRST_NODE + device for device in range(4)] * 6))
+    while grid.now < 100.0:
+        grid.next_reply(until=100.0)
+    seconds = [
+        sum(end - start for device, what, start, end in spans if (device, what) == (i, "receive")) for i in range(4)
+    ]
+    assert 0 < sum(seconds) <= 24.0, "a second each"
+    assert [3.0 * one for one in seconds] == pytest.approx(grid.used().radio_j.tolist())
+
+
+def test_what_brings_no_bits_or_takes_no_time_is_not_received() -> None:
+    spans: list[Span] = []
+    empty = clocked(unchanged, [2.0], link=Link(256.0, 256.0, 0.5), on_span=spans.append)
+    empty.send_and_receive(fleet.train_messages(vector(np.ones(0)), empty.get_node_ids()))
+    at_once = clocked(unchanged, [2.0], on_span=spans.append)
+    at_once.send_and_receive(fleet.train_messages(ONES, at_once.get_node_ids()))
+    assert [what for _, what, _, _ in spans] == ["compute", "compute", "send"]
+
+
+def test_a_message_that_finds_its_device_gone_is_not_received() -> None:
+    spans: list[Span] = []
+    incidents = [Incident(0, "crash", 0.5)]
+    grid = clocked(unchanged, [2.0], link=Link(256.0, 256.0, 0.0), incidents=incidents, on_span=spans.append)
+    assert replies_of(grid) == []
+    assert spans == []
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])

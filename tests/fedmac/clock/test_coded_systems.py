@@ -99,5 +99,7 @@ def test_what_packets_of_systems_do_not_go_with_is_refused(changes: dict[str, An
     assert message in str(refused.value)
 
 
-def test_without_packets_the_tables_codec_and_link_are_of_other_variants() -> None:
-    Scenario.load(changed({"codec": {"name": "nested"}, "link": {"access": "tdma"}}))
+def test_without_packets_the_tables_codec_and_link_are_of_other_variants(tmp_path: Path) -> None:
+    """They are not refused, as they would be with packets, and nothing of the run is by them."""
+    tables: dict[str, Any] = {"codec": {"name": "nested"}, "link": {"access": "tdma"}}
+    assert simulated(rounds_of(tmp_path / "with", tables)) == simulated(rounds_of(tmp_path / "without", {}))

@@ -154,8 +154,34 @@ def test_spans_are_told_once_they_are_over() -> None:
     medium = Network([Link(1.0, 100.0, 0.0)] * 2, shared_medium=True)
     clock([3.0, 2.0], medium, 100.0, on_span=spans.append).pass_exchange(exchange(1, [0, 1]))
     assert spans == [
+        (0, "receive", 0.0, 1.0), (1, "receive", 0.0, 1.0),
         (0, "compute", 1.0, 4.0), (1, "compute", 1.0, 3.0), (0, "send", 4.0, 4.25), (1, "send", 4.0, 4.25),
     ]  # fmt: skip
+
+
+def received(network: Network | None) -> list[Span]:
+    """Spans of receiving 100 bits in the second of two exchanges, which begins at 5 s."""
+    spans: list[Span] = []
+    here = clock([1.0, 1.0], network, 100.0, on_span=spans.append)
+    first = here.pass_exchange(exchange(1, []) | {"air_time_s": 5.0})
+    assert first["clock_s"] == 5.0
+    here.pass_exchange(exchange(2, [0], failed=[1]) | {"air_time_s": 6.0})
+    return [span for span in spans if span[1] == "receive"]
+
+
+def test_a_broadcast_is_received_for_as_long_as_the_slowest_needs() -> None:
+    links = [Link(1.0, rate, latency) for rate, latency in ((200.0, 0.25), (50.0, 0.5))]
+    assert received(Network(links, shared_medium=True)) == [(0, "receive", 5.5, 7.5), (1, "receive", 5.5, 7.5)]
+
+
+def test_on_a_wired_network_each_receives_at_its_own_rate_when_its_turn_comes() -> None:
+    # The server sends for a second each; the first device needs half of that, the second two seconds.
+    links = [Link(1.0, rate, 0.25) for rate in (200.0, 50.0)]
+    assert received(Network(links, 100.0)) == [(0, "receive", 5.75, 6.25), (1, "receive", 6.25, 8.25)]
+
+
+def test_a_model_that_is_there_at_once_is_not_received() -> None:
+    assert received(None) == received(Network([Link(1.0, np.inf, 0.5)] * 2, shared_medium=True)) == []
 
 
 def test_a_clock_goes_on_from_its_state_to_the_bit() -> None:

@@ -25,6 +25,18 @@ def test_a_lone_message_takes_the_latency_and_its_bits_over_the_slower_rate(
     assert Network([link], server).send(0, bits, 3.0) == pytest.approx(3.0 + alone)
 
 
+@given(st.floats(1e3, 1e9), st.floats(1e3, 1e9), st.floats(0, 1e6), st.booleans())
+def test_a_device_receives_at_its_own_rate_and_draws_power_for_so_long(
+    rate: float, server: float, bits: float, shared: bool
+) -> None:
+    network = Network([Link(rate / 3, rate, 0.5, receive_watts=2.0)], server, shared_medium=shared)
+    seconds = network.receive_seconds(0, bits)
+    assert network.joules(0, received=bits) == pytest.approx(2.0 * seconds)
+    # Of the time from the server to the device, at least the latency is not the device's.
+    assert seconds == pytest.approx(bits / rate)
+    assert seconds <= (network.send(0, bits, 3.0) - 3.0 - 0.5) * (1 + 1e-9) + 1e-9
+
+
 @pytest.mark.parametrize("own_rate", [1e6, 4e6])
 def test_p_messages_at_once_take_p_times_the_servers_share(own_rate: float) -> None:
     p, bits, server = 16, 1e6, 1e6

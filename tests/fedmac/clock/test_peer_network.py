@@ -66,6 +66,17 @@ def test_devices_pay_for_their_own_interfaces_and_a_server_for_nothing() -> None
 
 
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("direct", "rate"), [(None, 400.0), (50.0, 50.0)])
+def test_a_peer_receives_at_the_rate_of_the_link_that_it_pays_for(
+    shared: bool, direct: float | None, rate: float
+) -> None:
+    net = network(shared, direct)
+    assert net.receive_seconds(1, 0, 200) == pytest.approx(200 / rate)
+    assert net.receive_seconds(1, 0, 200) * LINK.receive_watts == pytest.approx(net.joules_received(0, 1, 200))
+    assert net.receive_seconds(1, SERVER, 200) == pytest.approx(200 / 400), "the server has no direct links"
+
+
+@pytest.mark.parametrize("shared", [False, True])
 def test_it_goes_on_from_its_state(shared: bool) -> None:
     net = network(shared)
     there(net, 0, 1, 200, 0.0)

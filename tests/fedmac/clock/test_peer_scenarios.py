@@ -118,7 +118,7 @@ def test_the_network_changes_when_and_not_what(tmp_path: Path) -> None:
 def test_a_killed_run_resumes_to_the_model_of_an_unbroken_one(
     name: str, faults: dict[str, Any], tmp_path: Path
 ) -> None:
-    changes = {"rounds": 8, "network.link": "ethernet-1g", **faults}
+    changes = {"rounds": 8, "network.link": "ethernet-1g", "devices.spans": True, **faults}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # with faults a run may end early, the same in both
         unbroken = rounds_of(tmp_path / "unbroken", name, changes)
@@ -127,6 +127,17 @@ def test_a_killed_run_resumes_to_the_model_of_an_unbroken_one(
         resumed = rounds_of(tmp_path / "killed", name, changes, resume=True)
     assert simulated(resumed) == simulated(unbroken)
     np.testing.assert_array_equal(model(tmp_path / "unbroken"), model(tmp_path / "killed"))
+
+
+def test_a_run_that_its_faults_end_before_any_step_says_why_and_is_a_result(tmp_path: Path) -> None:
+    crash = {"faults": {"incidents": [{"device": 2, "kind": "crash", "at_s": 1e-9}]}}
+    with pytest.warns(UserWarning, match="ended early: peer [013] waited in vain: peer 2 is gone"):
+        rounds = rounds_of(tmp_path / "run", {"name": "ring-all-reduce", "on_lost": "stop"}, crash)
+    assert [record["round"] for record in rounds] == [0, 1]
+    assert rounds[1]["participants"] == 0
+    assert rounds[1]["stopped"].endswith("peer 2 is gone")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["interrupted"] is False
+    assert not model(tmp_path / "run").any()  # the initial one: zeros
 
 
 def test_work_and_messages_take_as_long_as_profile_and_links_say(tmp_path: Path) -> None:
@@ -147,7 +158,7 @@ def test_work_and_messages_take_as_long_as_profile_and_links_say(tmp_path: Path)
 def test_spans_of_work_are_recorded_where_they_are_asked_for(tmp_path: Path) -> None:
     rounds = rounds_of(tmp_path / "run", "gossip", {"devices.spans": True, "rounds": 2})
     spans = [span for record in rounds[1:] for span in record["spans"]]
-    assert {what for _, what, _, _ in spans} == {"compute", "send"}
+    assert {what for _, what, _, _ in spans} == {"compute", "receive", "send"}
     assert all(start <= end <= rounds[-1]["clock_s"] for _, _, start, end in spans)
 
 

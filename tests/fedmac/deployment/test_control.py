@@ -20,7 +20,7 @@ from fedmac.deployment.certificates import new_authority, new_server_certificate
 from fedmac.deployment.control import Control, NoAnswer, Refused
 from fedmac.engines import deployment
 from fedmac.engines.deployment import answering as server_asked
-from fedmac.engines.deployment import end_orphan, run_on_superlink, wait_for_devices
+from fedmac.engines.deployment import devices_online, end_orphan, run_on_superlink, wait_for_devices
 from fedmac.engines.superlink import EngineError
 from fedmac.lock import held
 
@@ -84,8 +84,8 @@ def test_nobody_at_the_address_is_said_to_be_nobody() -> None:
 
 def test_a_certificate_by_the_authority_is_accepted(certificates: tuple[Path, ssl.SSLContext]) -> None:
     authority, tls = certificates
-    with answering({"/health": (200, b"")}, tls) as address:
-        Control(address, authority=authority).healthy()
+    with answering({"/v1/control/list-nodes": (200, nodes("device-0"))}, tls) as address:
+        assert [node.name for node in Control(address, authority=authority).nodes()] == ["device-0"]
 
 
 def test_a_certificate_by_another_authority_is_refused(
@@ -150,10 +150,17 @@ def nodes(*online: str, offline: tuple[str, ...] = (), gone: tuple[str, ...] = (
     return messages.ListNodesResponse(nodes_info=listed).SerializeToString()
 
 
-def test_enough_devices_are_enough() -> None:
-    content = nodes("device-0", "device-1", gone=("device-2",))
-    with answering({"/v1/control/list-nodes": (200, content)}) as address:
-        wait_for_devices(control(address), 2, 0.0)
+def test_enough_devices_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is online is asked until they are as many, and not once more; who is offline or gone does not count."""
+    monkeypatch.setattr(deployment, "_POLL_SECONDS", 0.01)
+    few = nodes("device-0", offline=("device-1",), gone=("device-2",))
+    enough = nodes("device-0", "device-1", gone=("device-2",))
+    coming = iter([few, few, enough, nodes()])
+    link = Recorded()
+    monkeypatch.setattr(link, "nodes", lambda: messages.ListNodesResponse.FromString(next(coming)).nodes_info)
+    with pytest.warns(UserWarning, match="1 of 2 devices online"):
+        wait_for_devices(link, 2, 60.0)
+    assert list(coming) == [nodes()]
 
 
 def test_missing_devices_are_named() -> None:
@@ -164,6 +171,17 @@ def test_missing_devices_are_named() -> None:
     assert message.startswith("data.devices = 3, but 1 device is online")
     assert "(missing: device-0, device-2)" in message
     assert "engine.nodes_timeout_s = 0" in message
+
+
+def test_who_waits_for_devices_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployment, "_POLL_SECONDS", 0.01)
+    content = nodes("device-1", offline=("device-0",))
+    with (
+        answering({"/v1/control/list-nodes": (200, content)}) as address,
+        pytest.warns(UserWarning, match=r"1 of 2 devices online \(device-1\); waiting up to 0\.2 s") as said,
+    ):
+        assert devices_online(control(address), 2, 0.2) == ["device-1"]
+    assert len(said) == 1
 
 
 def test_more_devices_than_the_scenario_has_are_refused_too() -> None:
