@@ -56,7 +56,7 @@ gallery: $(VENV)/.installed ## rebuild docs/gallery.md's studies and pictures (a
 	$(BIN)/python scenarios/gallery.py
 
 studies: $(VENV)/.installed-test ## the studies of docs/results.md and docs/planning.md (hours; each goes on where it was stopped)
-	for study in second_order dingo_over_the_air bits_vs_accuracy analog_vs_digital power_vs_bit_rate planning device_shifts phones scaling; do \
+	for study in second_order dingo_over_the_air bits_vs_accuracy analog_vs_digital power_vs_bit_rate planning device_shifts phones scaling faults; do \
 	  $(BIN)/python scenarios/$$study.py || exit 1; done
 
 reproduce: $(VENV)/.installed ## the published results of docs/reproductions.md (half an hour on one core; goes on where it was stopped)

@@ -88,14 +88,16 @@ def carry_out(
     ------
     EngineError
         If devices were asked in every round and not one ever sent: the model is the initial one and no result. Where
-        none was even asked, as no packet fits what the link carries, that is the result.
+        none was even asked, as no packet fits what the link carries, that is the result; so it is where the scenario
+        asks for faults and the run has ended by them, and says why.
     """
-    senders, failures = 0, []
+    senders, failures, stopped = 0, [], False
     file = CheckpointFile(job.folder, job.seed)
 
     def count(record: RoundRecord) -> None:
-        nonlocal senders
+        nonlocal senders, stopped
         senders += record.get("participants", 0)
+        stopped |= "stopped" in record
         failures.extend(record.get("failures", [])[-1:])
 
     def note(record: RoundRecord) -> None:
@@ -108,7 +110,8 @@ def carry_out(
         if record["seed"] == job.seed:
             count(record)
     model = learning(LearningTask(job.variant, job.seed, workplace, note, past, file.save))
-    if failures and senders == 0:
+    ended_by_faults = stopped and job.variant.scenario.faults is not None
+    if failures and senders == 0 and not ended_by_faults:
         from fedmac.engines.superlink import EngineError  # engines build on sessions
 
         last = failures[-1]

@@ -10,7 +10,7 @@ from channel.randomness import generator
 from fedmac.clock.named_draws import NamedDraws, uniform
 
 CRASH, HANG, JOIN = "crash", "hang", "join"
-"""Kinds of incidents: gone with its work, at work for so much longer, not there before."""
+"""Kinds of incidents: gone with its work, connected but works at nothing, not there before."""
 
 Outage = tuple[float, float]
 """When a device goes, and when it is back (s)."""
@@ -130,8 +130,13 @@ class Faults:
         return self.loss > 0 and self._lost[way](device, step) < self.loss
 
     def hang_seconds(self, device: int, step: int, start: float, end: float) -> float:
-        """By how much work from `start` to `end` is held up (s); infinity if it never ends."""
-        held = sum((for_s for at, for_s in self._hangs.get(device, ()) if start <= at < end), 0.0)
+        """By how much work from `start` to `end` is held up (s); infinity if it never ends.
+
+        While a device hangs it works at nothing: what it is at waits for all of that time, and what would begin
+        meanwhile for the rest of it.
+        """
+        hangs = self._hangs.get(device, ())
+        held = sum((at + for_s - max(at, start) for at, for_s in hangs if at < end and start < at + for_s), 0.0)
         if self.hang_probability and self._hung(device, step) < self.hang_probability:
             held += self.hang_s
         return held

@@ -47,10 +47,12 @@ def test_messages_are_lost_at_their_rate_each_way_on_its_own() -> None:
     assert abs(np.corrcoef(lost)[0, 1]) < 0.06  # standard error 0.014
 
 
-def test_a_hang_holds_up_the_work_that_it_falls_into_and_no_other() -> None:
-    faults = Faults(1, 0, incidents=[Incident(0, "hang", 5.0, 60.0)])
+def test_a_hang_holds_up_the_work_that_it_falls_into_and_what_would_begin_meanwhile() -> None:
+    faults = Faults(2, 0, incidents=[Incident(0, "hang", 5.0, 60.0), Incident(1, "hang", 5.0)])
     assert faults.hang_seconds(0, 0, 4.0, 6.0) == 60.0
-    assert faults.hang_seconds(0, 0, 6.0, 8.0) == 0.0
+    assert faults.hang_seconds(0, 0, 6.0, 8.0) == 59.0  # idle at 5 s, it would have begun at 6
+    assert [faults.hang_seconds(0, 0, *work) for work in ((3.0, 5.0), (65.0, 67.0))] == [0.0, 0.0]
+    assert faults.hang_seconds(1, 0, 1e6, 1e6 + 1.0) == math.inf
 
 
 @pytest.mark.parametrize(
