@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import cache
 
@@ -26,6 +27,7 @@ from fedmac.engines.local import LocalGrid
 from fedmac.scenario import Scenario
 from fedmac.scenario_clock import CHANNEL, DevicesSection, FaultsSection, NetworkSection
 from fedmac.scenario_errors import ScenarioError
+from fedmac.scenario_sections import EngineSection
 
 MEGA = 1e6
 
@@ -52,7 +54,7 @@ def build_clock(
         build_fleet(section, devices, seed),
         build_network(scenario, seed),
         training_flops(workplace),
-        faults=build_faults(scenario.faults or FaultsSection(), devices, seed),
+        faults=build_faults(scenario, seed),
         at_once=devices if workers else 1,
         on_span=on_span if section.spans else None,
     )
@@ -162,8 +164,16 @@ def _channel_links(scenario: Scenario, seed: int, section: NetworkSection) -> li
     return [Link(float(u), float(d), latency, send_watts=drawn) for u, d in zip(up, down, strict=True)]
 
 
-def build_faults(section: FaultsSection, devices: int, seed: int) -> Faults:
+def build_faults(scenario: Scenario, seed: int) -> Faults:
     """What goes wrong."""
+    section, devices = scenario.faults or FaultsSection(), scenario.data.devices
+    seconds = scenario.engine.round_timeout_s
+    if section.loss and seconds == EngineSection.model_fields["round_timeout_s"].default:
+        warnings.warn(
+            f"faults.loss = {section.loss:g}: whoever loses a message is given up after engine.round_timeout_s = "
+            f"{seconds:g} (the default; simulated seconds); a few steps of training are enough",
+            stacklevel=2,
+        )
     incidents = [
         Incident(one.device, one.kind, one.at_s, math.inf if one.for_s is None else one.for_s)
         for one in section.incidents

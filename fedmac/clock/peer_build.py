@@ -10,7 +10,7 @@ from fedmac.clock.clocked_grid import Span
 from fedmac.clock.peer_clock import PeerClock
 from fedmac.clock.peer_network import PeerNetwork
 from fedmac.scenario import Scenario
-from fedmac.scenario_clock import CHANNEL, DevicesSection, FaultsSection, NetworkSection
+from fedmac.scenario_clock import CHANNEL, DevicesSection, NetworkSection
 
 OVER_AN_ACCESS_POINT = ("wifi", "lte", CHANNEL)
 """Links that end at an access point or base station: from one device to another it is their latency twice. In a wired
@@ -33,7 +33,7 @@ def build_peer_clock(
         build_fleet(section, devices, seed),
         build_peer_network(scenario, seed),
         training_flops(workplace),
-        build_faults(scenario.faults or FaultsSection(), devices, seed),
+        build_faults(scenario, seed),
         on_span if section.spans else None,
     )
 

@@ -59,6 +59,16 @@ def test_a_killed_run_resumes_to_the_model_of_an_unbroken_one(name: str, tmp_pat
     assert all(np.array_equal(models[0][key], models[1][key]) for key in models[0])
 
 
+@pytest.mark.parametrize("name", ["asynchronous", "gossip"])
+def test_an_hour_s_wait_for_a_lost_message_is_warned_of(name: str, tmp_path: Path) -> None:
+    changes = {"strategy": {"name": name}, "faults.loss": 1e-9, "rounds": 1}
+    with pytest.warns(UserWarning, match=r"faults\.loss = 1e-09: .* engine\.round_timeout_s = 3600 \(the default"):
+        rounds_of(tmp_path / "hour", changes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rounds_of(tmp_path / "minute", changes | {"engine.round_timeout_s": 60.0})
+
+
 def alive() -> int:
     return sum(type(one) is FlatModel for one in gc.get_objects())
 
