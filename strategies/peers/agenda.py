@@ -39,6 +39,10 @@ class Agenda:
         """Let a peer's wait of this number end at `time`, not before those given earlier."""
         self._limits.append((time, peer, wait))
 
+    def has(self, kind: int, peer: int) -> bool:
+        """Whether something of a kind is to happen to a peer."""
+        return any(event[1] == peer and event[3] == kind for event in self._heap)
+
     def next(self, is_on: Callable[[int, int], bool]) -> tuple[int, int, int] | None:
         """Go on to the next event: kind, peer and subject; `is_on` says whether a peer's wait of a number still is."""
         limits = self._limits

@@ -255,7 +255,7 @@ class PeerSimulation:
             self.mail.leave(peer)
             self.times.left(peer, self.now)
             self.mail.look_after(peer)
-            self._give_up_for_good(peer)
+            self._give_up_for_good(peer, "is gone for good")
         self._await_change(peer)
 
     def _await_change(self, peer: int) -> None:
@@ -263,11 +263,11 @@ class PeerSimulation:
         if math.isfinite(time):
             self._agenda.put(time, peer, CHANGED, 0)
 
-    def _give_up_for_good(self, peer: int) -> None:
-        """End the run if one has gone for ever without whom it has no result."""
+    def _give_up_for_good(self, peer: int, why: str) -> None:
+        """End the run if one is lost for ever without whom it has no result."""
         keeper: Callable[[int], int] | None = getattr(self.system, "keeper", None)
         if keeper is not None and keeper(self.size) == peer and math.isinf(self.times.next_change(peer, self.now)):
-            self.stopped = f"peer {peer}, which keeps the centre, is gone for good"
+            self.stopped = f"peer {peer}, which keeps the centre, {why}"
 
     def _fall_silent(self, peer: int) -> None:
         self.failures.append((peer, f"still computing after {self.timeout_s:g} s"))
@@ -275,6 +275,8 @@ class PeerSimulation:
         self._taking_part.discard(peer)
         self._changed = True
         self.mail.look_after(peer)
+        if not self._agenda.has(WAKE, peer):
+            self._give_up_for_good(peer, "hangs for good")
 
     def _end(self, peer: int) -> None:
         """A peer's algorithm ends where it stands."""

@@ -197,6 +197,14 @@ def test_a_centre_that_is_gone_for_good_ends_the_run() -> None:
     assert simulation.stopped == "peer 0, which keeps the centre, is gone for good"
 
 
+def test_a_centre_that_hangs_ends_the_run_only_if_it_never_comes_back() -> None:
+    for hangs, stopped in ((NEVER, "peer 0, which keeps the centre, hangs for good"), (TIMEOUT_S + 1.0, None)):
+        simulation = simulation_of(ElasticAveraging(), noisy_step, apart(4, 3), 20, Trouble(hangs={(0, 3): hangs}))
+        rounds = rounds_of(simulation)
+        assert simulation.stopped == stopped
+        assert (len(rounds) == 20, 0 in rounds[-1].held) == (stopped is None, stopped is None)
+
+
 @pytest.mark.parametrize("name", ["ring", "symmetric gossip"])
 def test_when_all_are_gone_for_good_the_run_ends_with_a_reason(name: str) -> None:
     trouble = Trouble(gone=dict.fromkeys(range(5), (1.5, NEVER)))
