@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from fedmac.clock.exchange_clock import ExchangeClock
 
 
+SERVERS = ("num-examples", "parameters", "training_examples", "placement", "spectral_gap", "spans", "stopped")
+"""Names in records that devices' metrics do not take, beside those of the server's evaluation."""
+
+
 class Journal:
     """Joins what strategy, air and clock report of a round with the server's evaluation.
 
@@ -108,14 +112,14 @@ class Journal:
         if round > 0:
             exchange, self.exchange = self.exchange, {}
             metrics = exchange.pop("metrics", {})
-            record |= {name: value for name, value in metrics.items() if name != "num-examples"}
+            record |= {name: value for name, value in metrics.items() if name not in record and not _is_servers(name)}
             record |= exchange | self.iteration
             if self.clock is not None and self.clock.on_span is not None:
                 record["spans"] = [list(span) for span in self.spans]
                 self.spans.clear()
         record["wall_evaluate_s"] = self.wall_evaluate
         record["wall_s"] = time.perf_counter() - self.start
-        self.task.on_round(self.task.label | record)
+        self.task.on_round(self.task.label | record | self.task.label)
         shown = {k: v for k, v in record.items() if k.startswith("test_") and v is not None}
         return MetricRecord(shown) if shown else None
 
@@ -179,6 +183,11 @@ class Keeper:
                 warnings.warn(f"no checkpoints: {error}; a run that is interrupted starts anew", stacklevel=2)
                 self.keep = None
         return metrics
+
+
+def _is_servers(name: str) -> bool:
+    """Whether a device may not give a metric this name: the server speaks of it, now or in another round."""
+    return name in SERVERS or name.startswith(("test_", "validation_"))
 
 
 def _flat(arrays: ArrayRecord) -> Tensor:

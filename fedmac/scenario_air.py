@@ -41,7 +41,7 @@ class PowerControlSection(Section):
     solver: Literal["auto", "cvxpy", "closed-form"] | None = Field(
         None, description="of minimum-mse, minimum-power, total-power"
     )
-    threshold: NonNegative | None = Field(
+    threshold: Positive | None = Field(
         None, description="of truncated-inversion: least |h|^2 that sends (default: best)"
     )
     receive: Literal["lmmse", "unbiased"] | None = Field(None, description="of full-power: receive scale")

@@ -240,7 +240,8 @@ class FixedRateLink(Link):
 
 
 def _at_gap(snr: Real, bits: Real, assumed_snr: Real, gap: float) -> BlockFormat:
-    lost = np.where((assumed_snr > snr) | (snr == 0), 1.0, 0.0)
+    # A phase that somebody has turned leaves the gain as it is but for rounding, which loses no block.
+    lost = np.where((assumed_snr > snr * (1.0 + 1e-9)) | (snr == 0), 1.0, 0.0)
     return BlockFormat(np.log2(1.0 + assumed_snr / gap), np.ones(bits.shape, dtype=np.int64), bits.copy(), lost)
 
 

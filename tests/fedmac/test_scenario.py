@@ -106,6 +106,10 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"engine.ray_address": "auto"}, ["engine.ray_address = 'auto'", 'accepted: kind = "flower"']),
     ({"power_control": {}, "channel": {"tx_power_dbm": 3}}, ["channel.tx_power_dbm = 3", "physical"]),
     ({"power_control.threshold": 0.1}, ["power_control.threshold = 0.1", '"truncated-inversion"']),
+    (
+        {"power_control.name": "truncated-inversion", "power_control.threshold": 0.0},
+        ["power_control.threshold = 0.0", "accepted: a number > 0"],
+    ),
     ({"channel.fading": "rician"}, ["channel.k_factor_db: missing", 'fading = "rician"', "accepted: a number"]),
     ({"channel.path_loss": "log-distance"}, ["channel.cell_radius_m: missing", "accepted: a number > 0"]),
     ({"channel.cell_radius_m": 5}, ["channel.cell_radius_m = 5.0", 'path_loss = "log-distance"']),
