@@ -182,7 +182,7 @@ def summary_row(variant: Variant, rounds: Iterable[RoundRecord]) -> dict[str, An
         told = [f.get("privacy_epsilon") for f in finals if int(f["round"]) > 0]
         row["privacy_delta"] = variant.scenario.privacy.delta
         row["privacy_epsilon"] = None if None in told else max((float(e) for e in told if e), default=0.0)
-    for name in ("papr_db_mean", "papr_db_max", "energy_ratio_std"):
+    for name in ("papr_db_mean", "papr_db_max", "papr_db_radiated_mean", "papr_db_radiated_max", "energy_ratio_std"):
         values = [float(r[name]) for r in rounds if r.get(name) is not None]
         if values:
             row[name] = statistics.fmean(values)
@@ -235,8 +235,10 @@ BEGUN = (SCENARIO + PART, SCENARIO, ENVIRONMENT + PART)
 """All that is in a folder whose run ended before :func:`prepare` did."""
 
 
-def prepare(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool) -> None:
+def prepare(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool, only: Iterable[str] = ()) -> None:
     """Make the run's folder, or refuse one that holds something else; see :func:`check_folder` for what is refused.
+
+    The variants in `only`, where any are named, are kept for whoever resumes the run (:func:`kept_only`).
 
     Raises
     ------
@@ -251,7 +253,28 @@ def prepare(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool) -> 
         for there in out.iterdir() if overwrite else ():  # the folder itself stays: this process holds it
             shutil.rmtree(there) if there.is_dir() and not there.is_symlink() else there.unlink()
     write_atomically(out / SCENARIO, tomli_w.dumps(scenario.content()))
-    write_json(out / ENVIRONMENT, environment())
+    wanted = list(only)
+    write_json(out / ENVIRONMENT, environment() | ({"only": wanted} if wanted else {}))
+
+
+def kept_only(out: Path) -> tuple[str, ...]:
+    """The variants that the run in a folder was told to run when it was begun or last resumed; none if all.
+
+    Raises
+    ------
+    RecordError
+        If the folder's ``environment.json`` cannot be read.
+    """
+    path = out / ENVIRONMENT
+    if not path.is_file():
+        return ()
+    try:
+        names = json.loads(path.read_text(encoding="utf-8")).get("only", [])
+    except (ValueError, AttributeError):
+        raise RecordError(f"{path}: not valid JSON; accepted: --only with the variants to run") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RecordError(f"{path}: only = {names!r}: accepted: a list of names, or --only with the variants to run")
+    return tuple(names)
 
 
 def check_folder(out: Path, scenario: Scenario, *, overwrite: bool, resume: bool) -> None:

@@ -68,11 +68,14 @@ class Amplifier:
         if symbols.ndim != 2:
             raise ValueError(f"symbols has shape {tuple(symbols.shape)}; accepted: (K, m) for K devices")
         packed = pack(symbols)
+        return unpack(self._symbols(self.radiated(packed), packed.shape[1]), symbols.shape[1])
+
+    def radiated(self, packed: Tensor) -> Tensor:
+        """Time samples of complex uses (K, n) as they leave the amplifier."""
         samples = self.samples(packed)
         level = self._clip_ratio * samples.abs().square().mean(dim=1, keepdim=True).sqrt()
         magnitude = samples.abs()
-        clipped = torch.where(magnitude > level, samples * (level / magnitude), samples)
-        return unpack(self._symbols(clipped, packed.shape[1]), symbols.shape[1])
+        return torch.where(magnitude > level, samples * (level / magnitude), samples)
 
     def samples(self, packed: Tensor) -> Tensor:
         """Time samples of complex uses (K, n): themselves, or of OFDM, filled up to whole OFDM symbols."""

@@ -24,7 +24,7 @@ from channel.uplinks.burst import Burst, HeardBurst
 from channel.uplinks.norm_bound import NormBound
 from channel.uplinks.receiver import Receiver
 from channel.uplinks.signal_path import Sent, SignalPath
-from channel.uplinks.transmit_statistics import transmit_statistics
+from channel.uplinks.transmit_statistics import amplifier_statistics, transmit_statistics
 from channel.uplinks.uplink import (
     CONTROL_BITS,
     Cohort,
@@ -262,8 +262,10 @@ class AnalogUplink(MeanUplink):
             record["warnings"] = warnings
         record |= heard.aggregate_error(self._path.is_linear)
         if self.trace:
-            symbols = heard.sent.symbols
-            record |= transmit_statistics(cohort.symbols(burst.code, burst.code_seed) if symbols is None else symbols)
+            symbols = cohort.symbols(burst.code, burst.code_seed)
+            record |= transmit_statistics(symbols)
+            if self.amplifier is not None:
+                record |= amplifier_statistics(self.amplifier, symbols)
         if self.privacy is not None:
             noise_power = self.channel.noise_power
             record |= self.privacy.account(alignment, burst.state, noise_power, burst.uses, cohort.devices)

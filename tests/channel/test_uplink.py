@@ -32,6 +32,7 @@ from channel import (
     key,
 )
 from channel.codes import Code
+from channel.impairments import Amplifier
 from channel.power import PowerControl
 from channel.uplinks import symbol_scale
 
@@ -400,6 +401,23 @@ def test_a_linear_code_has_gaussian_peaks_and_even_energy_where_a_mask_has_not()
     for record in records.values():
         assert record["energy_ratio_min"] <= 1.0 <= record["energy_ratio_max"]
         assert record["papr_db_max"] >= record["papr_db_mean"]
+
+
+@pytest.mark.parametrize("subcarriers", [None, 64])
+def test_what_leaves_a_clipping_amplifier_has_the_peaks_of_its_limit(subcarriers: int | None) -> None:
+    there = Updates(torch.from_numpy(generator(2, "gaussian").standard_normal((8, 4096))), np.full(8, 1 / 8))
+    clipped, whole = (
+        AnalogUplink(Uncoded(), MinimumMSE(), amplifier=Amplifier(db, subcarriers), trace=True)
+        .receive(there, 1, 0)
+        .record
+        for db in (3.0, 60.0)
+    )
+    assert clipped["papr_db_mean"] == whole["papr_db_mean"]  # of the code's symbols
+    # Samples are Gaussian: the limit is 3 dB over their mean power, of which 1 - exp(-10^.3) is left.
+    limited = 3.0 - 10 * math.log10(-math.expm1(-(10**0.3)))
+    assert clipped["papr_db_radiated_max"] == pytest.approx(limited, abs=0.1)  # 2,048 samples: 2 % of .6 dB
+    # Unclipped, the peak of 2,048 exponential powers: ln 2048 + .577 = 8.2, 9.1 dB, with sd 1.28 / 8.2, .7 dB.
+    assert whole["papr_db_radiated_mean"] == pytest.approx(9.1, abs=0.75)  # of eight: .25 dB
 
 
 @pytest.mark.parametrize("code", [*CODES.values(), RandomLinearCode(uses=50)], ids=repr)
