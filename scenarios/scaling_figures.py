@@ -34,6 +34,10 @@ def tables(rows: pd.DataFrame, target: float) -> Iterator[str]:
         for setting, own in _groups(rows, SETTING):
             yield f"\n### {words} to a test loss of {target:g}: {', '.join(map(str, setting))}\n"
             yield from _by_workers(own, figure)
+    reached = rows.assign(rounds=rows["rounds"].where(rows["time_s"].notna()))
+    for setting, own in _groups(reached, SETTING):
+        yield f"\n### Rounds to a test loss of {target:g}: {', '.join(map(str, setting))}\n"
+        yield from _by_workers(own, "rounds")
     yield "\n### Fastest with a barrier and without one, and where they cross\n"
     yield from fastest(rows)
     yield "\n### Learning rates\n"
