@@ -24,7 +24,7 @@ DELAY_LINES = {
 PLANS = {
     "constant": "Every round may take the same.",
     "power-law": "More to rounds of larger updates, whose norms are forecast by a power law fitted to past rounds.",
-    "pilot": "More to rounds of larger updates, by the norms that another run has left in a file.",
+    "pilot": "More to rounds of larger updates, by the norms of another run, in a file.",
 }
 """Names that stand for no class of their own."""
 
