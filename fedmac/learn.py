@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -74,16 +75,40 @@ def learn_over_the_air(task: LearningTask, grid: Grid) -> dict[str, NDArray[Any]
         journal.restore(task.past.journal)
         strategy.go_on_from(task.past.round, task.past.state)
     with quiet_flower(), met_on_the_air(scenario):
-        result = strategy.start(
-            grid,
-            initial,
-            num_rounds=scenario.rounds,
-            timeout=scenario.engine.round_timeout_s,
-            train_config=ConfigRecord(task.label),
-            evaluate_config=ConfigRecord(task.label),
-            evaluate_fn=Keeper(task, strategy, journal),
-        )
-    return {name: array.numpy() for name, array in (result.arrays or initial).items()}
+        try:
+            model = strategy.start(
+                grid,
+                initial,
+                num_rounds=scenario.rounds,
+                timeout=scenario.engine.round_timeout_s,
+                train_config=ConfigRecord(task.label),
+                evaluate_config=ConfigRecord(task.label),
+                evaluate_fn=until_stopped(Keeper(task, strategy, journal), journal),
+            ).arrays
+        except Stopped as stopped:
+            model = stopped.model
+    return {name: array.numpy() for name, array in (model or initial).items()}
+
+
+class Stopped(Exception):
+    """The clock ends the run after a round; Flower's own loop has no other way out."""
+
+    def __init__(self, model: ArrayRecord) -> None:
+        super().__init__("stopped by the clock")
+        self.model = model
+
+
+def until_stopped(keeper: Keeper, journal: Journal) -> Callable[[int, ArrayRecord], MetricRecord | None]:
+    """The keeper, after whose round the run ends with :class:`Stopped` if the clock says why, as its record does."""
+
+    def evaluate(round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        metrics = keeper(round, arrays)
+        if round > 0 and journal.clock is not None and journal.clock.stopped is not None:
+            journal.note_iteration({"stopped": journal.clock.stopped})  # which warns of it
+            raise Stopped(arrays)
+        return metrics
+
+    return evaluate
 
 
 def placement_record(channel: Channel, devices: int, seed: int) -> RoundRecord:

@@ -35,8 +35,11 @@ def learn_system(task: LearningTask, grid: Grid) -> dict[str, NDArray[Any]]:
     )
     journal = Journal(task)
     # Of nodes in the wild the devices' numbers have to be asked for, which AirGrid knows how to.
-    nodes = grid.get_node_ids() if timed is not None else AirGrid(grid, IdealUplink(), seed=seed).get_node_ids()
-    number = {node: device for device, node in enumerate(nodes)}
+    within = scenario.engine.round_timeout_s
+    asked = grid if timed is not None else AirGrid(grid, IdealUplink(), seed=seed, numbers_within=within)
+    nodes = asked.get_node_ids()
+    system.numbers = number = {node: device for device, node in enumerate(nodes)}
+    system.trust = scenario.trust.of(scenario.data.devices)
     if scenario.uplink.kind == "digital":
         system.coding = build_coded_updates(scenario, seed, number)
     system.on_round = lambda figures: journal.note_iteration(_record(figures, number, system, timed, spans))
@@ -84,7 +87,9 @@ def _record(
     """A round's figures by device numbers, with what the clock tells."""
     failed = figures.pop("failed")
     record: RoundRecord = {**figures}
-    record["failures"] = [{"device": number.get(one["node"], -1), "reason": one["reason"]} for one in failed]
+    record["failures"] = [
+        {"device": number.get(one["node"], -1), "reason": one["reason"], "kind": one["kind"]} for one in failed
+    ]
     if timed is None:
         record["clock_s"] = 0.0 if system.run is None else system.run.now
         return record

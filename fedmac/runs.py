@@ -19,6 +19,7 @@ from fedmac.record import (
     RecordError,
     check_folder,
     folder_of,
+    kept_only,
     model_path,
     prepare,
     read_rounds,
@@ -172,7 +173,7 @@ def run(
     workers : int, optional
         Worker processes; one for each core if neither this nor the scenario says.
     only : iterable of str
-        Variants to run; all if empty.
+        Variants to run; all if empty, but with `resume` those that the run was told to run.
     overwrite, resume : bool
         What to do with an `out` that holds a run: start anew, or do what is missing. A run that was cut off in the
         middle goes on after the last round that has a checkpoint.
@@ -214,10 +215,14 @@ def run(
     scenario, out = scenario_and_folder(scenario, out, resume=resume)
     checked = Scenario.load(scenario, changes)
     folder = Path(out) if out is not None else _free_folder(checked.name)
+    only = tuple(only)
+    if resume and not only:
+        check_folder(folder, checked, overwrite=overwrite, resume=resume)  # another scenario's variants are not meant
+        only = kept_only(folder)
     return perform_scenario(
         checked,
         folder,
-        only=tuple(only),
+        only=only,
         overwrite=overwrite,
         resume=resume,
         progress=progress,
@@ -294,7 +299,7 @@ def perform_scenario(
         rehearse(scenario)
         with _alone_in(out):
             end_orphan(scenario, out)
-            prepare(out, scenario, overwrite=overwrite, resume=resume)
+            prepare(out, scenario, overwrite=overwrite, resume=resume, only=only)
             with _left_usable(scenario, out, report), open_sinks(sinks, out) as write_to_sinks, _shown(progress):
                 _perform_jobs(scenario, out, only, write_to_sinks, progress)
     return Run(out)

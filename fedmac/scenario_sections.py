@@ -255,7 +255,7 @@ class EngineSection(Section):
         1, description="rounds from one checkpoint to the next, from which `fedmac run --resume` goes on; 0 for none"
     )
     nodes_timeout_s: Positive = Field(60.0, description="seconds to wait until as many nodes as devices are connected")
-    round_timeout_s: Positive = Field(3600.0, description="seconds to wait for the replies of an exchange")
+    round_timeout_s: Positive = Field(3600.0, description="seconds to wait for replies; locally for a worker process")
 
     @model_validator(mode="after")
     def _keys_have_their_engine(self) -> EngineSection:

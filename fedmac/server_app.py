@@ -36,10 +36,10 @@ def main(grid: Grid, context: Context) -> None:
     scenario = scenario_from_text(str(run["scenario"]), str(run.get("overrides", "")))
     refuse_imports(scenario)
     out = Path(str(run.get("out") or f"runs/{scenario.name}")).absolute()
-    if not run.get("prepared", False):
-        prepare(out, scenario, overwrite=False, resume=(out / SCENARIO).exists())
-    check_shared(out)
     only = named_variants(str(run.get("only", "")))
+    if not run.get("prepared", False):
+        prepare(out, scenario, overwrite=False, resume=(out / SCENARIO).exists(), only=only)
+    check_shared(out)
     devices = unbroken(grid)
     with held(out / FLOWER_LOG, f"{out}: another ServerApp writes to it; accepted: to wait until that has ended"):
         for job in plan(scenario, out, only):

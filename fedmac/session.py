@@ -91,13 +91,15 @@ def carry_out(
         none was even asked, as no packet fits what the link carries, that is the result; so it is where the scenario
         asks for faults and the run has ended by them, and says why.
     """
-    senders, failures, stopped = 0, [], False
+    senders, failures, rounds = 0, [], 0
+    stopped: str | None = None
     file = CheckpointFile(job.folder, job.seed)
 
     def count(record: RoundRecord) -> None:
-        nonlocal senders, stopped
+        nonlocal senders, stopped, rounds
+        rounds = record["round"]
         senders += record.get("participants", 0)
-        stopped |= "stopped" in record
+        stopped = record.get("stopped", stopped)
         failures.extend(record.get("failures", [])[-1:])
 
     def note(record: RoundRecord) -> None:
@@ -110,13 +112,14 @@ def carry_out(
         if record["seed"] == job.seed:
             count(record)
     model = learning(LearningTask(job.variant, job.seed, workplace, note, past, file.save))
-    ended_by_faults = stopped and job.variant.scenario.faults is not None
+    ended_by_faults = stopped is not None and job.variant.scenario.faults is not None
     if failures and senders == 0 and not ended_by_faults:
         from fedmac.engines.superlink import EngineError  # engines build on sessions
 
         last = failures[-1]
+        why = "" if stopped is None else f"{stopped}; "
         raise EngineError(
-            f"{job.variant.name} (seed {job.seed}): no device sent in any of {job.variant.scenario.rounds} rounds; "
+            f"{job.variant.name} (seed {job.seed}): no device sent in any of {rounds} rounds; {why}"
             f"device {last['device']} in the last: {last['reason']}"
         )
     job.folder.save_model(job.seed, model)

@@ -18,6 +18,7 @@ from strategies.air_messages import goes_over_the_air
 from strategies.air_record import Record, round_of
 from strategies.books import Books
 from strategies.cohort import Gathered
+from strategies.device_numbers import QUERY_TIMEOUT
 from strategies.device_states import KeepsDeviceStates, plain_record, record_of
 from strategies.devices import Devices
 from strategies.exchange import Exchange
@@ -55,6 +56,8 @@ class AirGrid(WrappedGrid):
     trust : Trust, optional
         How far devices are believed. Whatever they send, :meth:`send_and_receive` raises nothing: what cannot be used
         is left out of the sum, told by device, and counted by :attr:`quarantine`.
+    numbers_within : float, default 300
+        Seconds to wait for new nodes to say which device they are; never more than the default.
 
     Attributes
     ----------
@@ -79,6 +82,7 @@ class AirGrid(WrappedGrid):
         weighted_by_key: str = "num-examples",
         on_exchange: Callable[[Record], None] | None = None,
         trust: Trust | None = None,
+        numbers_within: float = QUERY_TIMEOUT,
     ) -> None:
         self.grid = grid
         self.uplink = uplink
@@ -87,7 +91,7 @@ class AirGrid(WrappedGrid):
         self.trust = trust or Trust()
         self.wait = NodeWait()
         self.exchanges = 0
-        self._devices = Devices(grid, self.trust, weighted_by_key)
+        self._devices = Devices(grid, self.trust, weighted_by_key, numbers_within)
         self._books = Books(self._devices, on_exchange)
         self._experience = Experience()
         self.ledger = self._books.ledger

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from channel.order import BLOCKS_KEY, ORDER_KEY, SCALARS_KEY
 from channel.records import records_in
 from strategies.received import Metrics
-from strategies.refusal import ERROR, NO_REPLY, UNREADABLE_REPLY, Failure, said
+from strategies.refusal import ERROR, NO_REPLY, OVERLONG_REPLY, UNREADABLE_REPLY, Failure, said
 
 ENERGY_SHARE = "energy-share"
 """Key of a training message's configuration: what its exchange may use of the energy granted to one (default 1)."""
 
 SCALAR_BITS = 32
 """Bits of a scalar on the control channel."""
+
+_BAD_ERRORS = {UNREADABLE_REPLY: "unreadable", OVERLONG_REPLY: "length"}
+"""Kinds of failures by the codes of errors in the place of what a device did send."""
 
 
 def kind_of(message: Message) -> str:
@@ -57,15 +60,15 @@ def reason_of(reply: Message | None) -> str:
 
 
 def failure_of(device: int, reply: Message | None) -> Failure:
-    """Of a device whose reply is an error, made-up bytes (which count against it), or is not there."""
+    """Of a device whose reply is an error, bytes of no use (which count against it), or is not there."""
     if reply is None:
         return Failure(device, reason_of(reply), NO_REPLY)
-    return Failure(device, reason_of(reply), "unreadable" if is_unreadable(reply) else ERROR)
+    return Failure(device, reason_of(reply), _BAD_ERRORS.get(reply.error.code, ERROR))
 
 
-def is_unreadable(reply: Message) -> bool:
-    """Whether it stands in the place of bytes that make no message."""
-    return reply.has_error() and reply.error.code == UNREADABLE_REPLY
+def is_for_bad_bytes(reply: Message) -> bool:
+    """Whether it is an error in the place of bytes that a device did send, of no use."""
+    return reply.has_error() and reply.error.code in _BAD_ERRORS
 
 
 def model_of(message: Message) -> dict[str, NDArray[Any]]:

@@ -27,6 +27,7 @@ from strategies.received import (
     said_of_transmission,
 )
 from strategies.refusal import BadPayload, Failure, shown
+from strategies.trust import Trust
 
 __all__ = [
     "BadPayload",
@@ -39,6 +40,9 @@ __all__ = [
     "read_symbols",
     "read_weight",
 ]
+
+BELIEVING = Trust()
+"""What is believed where nobody says."""
 
 ROUNDING = 1e-3
 """Of the energy of symbols in single precision, relative: thousands of additions at 6e-8 each."""
@@ -73,7 +77,9 @@ class CohortGrid(Grid):
     """A Grid that can train devices in place and hand over their updates without messages."""
 
     @abstractmethod
-    def train_cohort(self, messages: list[Message], weighted_by_key: str, keep_updates: bool) -> Gathered:
+    def train_cohort(
+        self, messages: list[Message], weighted_by_key: str, keep_updates: bool, trust: Trust = BELIEVING
+    ) -> Gathered:
         """Train the devices the messages are addressed to.
 
         Parameters
@@ -85,6 +91,8 @@ class CohortGrid(Grid):
         keep_updates : bool
             Whether gains other than the weights will be asked for; if not, updates are added up as they come and
             memory does not grow with the number of devices.
+        trust : Trust
+            How long updates may be; whose is longer fails, as by message. Weights are as devices say, adding up to 1.
         """
 
 

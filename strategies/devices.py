@@ -9,9 +9,9 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from channel.order import ANEW, ORDER_KEY, PacketOrder, TransmitOrder
-from strategies.air_messages import is_unreadable
-from strategies.cohort import CohortGrid
-from strategies.device_numbers import DeviceNumbers
+from strategies.air_messages import is_for_bad_bytes
+from strategies.cohort import CohortGrid, Gathered
+from strategies.device_numbers import QUERY_TIMEOUT, DeviceNumbers
 from strategies.device_states import KeepsDeviceStates
 from strategies.quarantine import Quarantine
 from strategies.refusal import Failure
@@ -35,6 +35,8 @@ class Devices:
         How far they are believed.
     weighted_by_key : str
         Metric that holds a device's aggregation weight.
+    numbers_within : float, default 300
+        Seconds to wait for nodes to say which device they are, as of :class:`~strategies.device_numbers.DeviceNumbers`.
 
     Attributes
     ----------
@@ -50,11 +52,11 @@ class Devices:
         What devices are told of what they keep themselves; None where the grid keeps it.
     """
 
-    def __init__(self, grid: Grid, trust: Trust, weighted_by_key: str) -> None:
+    def __init__(self, grid: Grid, trust: Trust, weighted_by_key: str, numbers_within: float = QUERY_TIMEOUT) -> None:
         self.grid = grid
         self.trust = trust
         self.weighted_by_key = weighted_by_key
-        self.numbers = DeviceNumbers(grid, trust)
+        self.numbers = DeviceNumbers(grid, trust, numbers_within)
         self.quarantine = Quarantine(trust)
         self.wire = Wire()
         self.ordered: set[int] = set()
@@ -90,8 +92,14 @@ class Devices:
 
     def judge(self, round: int, answers: Iterable[tuple[int, Message | None]], failures: Sequence[Failure]) -> None:
         """Count what was bad of an exchange's answers."""
-        answered = sum(reply is not None and (reply.has_content() or is_unreadable(reply)) for _, reply in answers)
+        answered = sum(reply is not None and (reply.has_content() or is_for_bad_bytes(reply)) for _, reply in answers)
         self.quarantine.note(round, answered, failures)
+
+    def judge_cohort(self, round: int, gathered: Gathered) -> None:
+        """Count what was bad of devices that trained in place."""
+        good = 0 if gathered.cohort is None else len(gathered.cohort.devices)
+        answered = good + sum(failure.bad for failure in gathered.failures)
+        self.quarantine.note(round, answered, gathered.failures)
 
     def errors(self, messages: Sequence[Message], failures: Iterable[Failure]) -> list[Message]:
         """Why nothing is heard of the devices that failed: an error in place of each one's reply."""

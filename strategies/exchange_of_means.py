@@ -97,9 +97,11 @@ class ExchangeOfMeans:
         code = order.build_code()
         in_place = messages[0].metadata.message_type == MessageType.TRAIN and code.linear and not code.error_feedback
         if in_place and isinstance(grid, CohortGrid):
-            gathered = grid.train_cohort(messages, self.devices.weighted_by_key, self.uplink.needs_updates)
-            if gathered.cohort is not None and self.devices.trust.largest_weight_share < 1:
-                gathered.cohort.weights = self.devices.trust.capped(gathered.cohort.weights)
+            key, trust = self.devices.weighted_by_key, self.devices.trust
+            gathered = grid.train_cohort(messages, key, self.uplink.needs_updates, trust)
+            if gathered.cohort is not None and trust.largest_weight_share < 1:
+                gathered.cohort.weights = trust.capped(gathered.cohort.weights)
+            self.devices.judge_cohort(self.exchange.round, gathered)
         else:
             (gathered,) = self._gather(order, {None: layout.size}, largest_norm(layout))
         return gathered

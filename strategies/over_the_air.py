@@ -182,6 +182,7 @@ class OverTheAir(Strategy):
             weighted_by_key=getattr(self.strategy, "weighted_by_key", "num-examples"),
             on_exchange=self.on_exchange,
             trust=self.trust,
+            numbers_within=timeout,
         )
         self._first = 0
         if self._past is not None:

@@ -63,6 +63,14 @@ class Quarantine:
         for failure in bad:
             self._strike(failure.device, round)
 
+    def note_one(self, round: int, failure: Failure, *, of_most: bool) -> None:
+        """Take in one reply, where there are no exchanges; `of_most` says that most of the others get it wrong too."""
+        if not failure.bad:
+            return
+        self.bad.setdefault(failure.device, Counter())[failure.kind] += 1
+        if self.trust.bad_replies and not of_most:
+            self._strike(failure.device, round)
+
     def note_strays(self, kinds: Iterable[str]) -> None:
         """Take in replies that belong to nothing."""
         self.strays.update(kinds)
@@ -97,6 +105,8 @@ class Quarantine:
         self._times = {int(device): int(times) for device, times in state["times"].items()}
 
     def _strike(self, device: int, round: int) -> None:
+        if round < self._until.get(device, 0):
+            return  # asked all the same, as nobody else was there
         recent = [r for r in self._rounds.get(device, []) if r > round - self.trust.within_rounds] + [round]
         self._rounds[device] = recent
         if len(recent) < self.trust.bad_replies:

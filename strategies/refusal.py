@@ -29,6 +29,9 @@ BAD_KINDS = frozenset(
 UNREADABLE_REPLY = 1000
 """Code of the error in the place of a reply whose bytes make no message; none of Flower's own."""
 
+OVERLONG_REPLY = 1001
+"""Code of the error in the place of a reply that was too long to be fetched; none of Flower's own."""
+
 LONGEST_REASON = 600
 """Characters of what is recorded of a failure, of which a device may choose any."""
 

@@ -52,7 +52,7 @@ def run(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of runs, seed, seed + 1, …")] = None,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="VARIANT", help="Run this variant only; repeatable.")
+        list[str] | None, typer.Option(metavar="VARIANT", help="Run this variant only; repeatable. Kept for --resume.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each core).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
@@ -74,6 +74,7 @@ def run(
     from rich.console import Console
 
     from fedmac.progress import Progress, summary_table
+    from fedmac.record import kept_only
     from fedmac.runs import run as run_scenario
     from fedmac.runs import scenario_and_folder
     from fedmac.scenario import Scenario
@@ -91,6 +92,8 @@ def run(
     source, folder = scenario_and_folder(scenario, out, resume=resume)
     checked = Scenario.load(source, changes)
     out = Path(folder or Path("runs") / checked.name)
+    if resume and not only and (kept := kept_only(out)):
+        say(f"{out}: the run is of {', '.join(kept)} only; --only names others")
     with _interruptible(out), _logged(log, log_format):
         done = run_scenario(
             checked,

@@ -14,6 +14,9 @@ from fedmac.clock.network import Network
 from fedmac.clock.usage import Usage, usage_now
 from strategies.air_record import Record
 
+MOST_EMPTY = 5
+"""So many exchanges in a row that nobody makes by the deadline end the run; the `synchronous` system's default too."""
+
 
 class ExchangeClock:
     r"""Simulated time around exchanges whose air time is known.
@@ -27,7 +30,8 @@ class ExchangeClock:
     broadcast once, at the rate of the slowest device that is asked, and :math:`D = \ell + b / \min_i r_i`; elsewhere
     each gets it over its own link and the server's, one after the other. Without a network the model is there at once.
 
-    With a deadline nobody is waited for any longer: who trains for longer has computed in vain until then.
+    With a deadline nobody is waited for any longer: who trains for longer has computed in vain until then. Exchanges in
+    which that is everybody are empty; so many of them in a row that :attr:`stopped` says why end the run.
 
     A device draws the power of its profile while it trains, idles for the rest of the time, and its interface draws
     what the exchange cost it, and what receiving the model does.
@@ -51,6 +55,8 @@ class ExchangeClock:
     ----------
     exchange : int
         Number of the last one.
+    stopped : str or None
+        Why the run is to end: :data:`MOST_EMPTY` empty exchanges in a row.
     now : float
         Seconds since the run began.
     compute_s, download_s, air_s : float
@@ -76,7 +82,7 @@ class ExchangeClock:
             raise ValueError(f"network: of {len(network.links)} devices; accepted: {len(fleet)}, as the fleet has")
         self.fleet, self.flops, self.network = fleet, flops, network
         self.model_bits, self.deadline, self.on_span = model_bits, deadline, on_span
-        self.exchange = 0
+        self.exchange, self.empty, self.quickest = 0, 0, math.inf
         self.now, self.compute_s, self.download_s, self.air_s = 0.0, 0.0, 0.0, 0.0
         self.usage = Usage(len(fleet))
 
@@ -102,6 +108,7 @@ class ExchangeClock:
         downloads = self._downloads(receiving)
         self.exchange = record["exchange"]
         training = {device: self._training(device, self.exchange) for device in asked}
+        self._count_empty(training)
         seconds = {device: min(needed, self.deadline) for device, needed in training.items()}
         ready = max((downloads[i] + seconds[i] for i in asked), default=0.0)
         slowest = max(seconds.values(), default=0.0)
@@ -116,7 +123,25 @@ class ExchangeClock:
         self.compute_s += slowest
         self.download_s += ready - slowest
         self.now += ready + air
-        return self.figures()
+        return self.figures() | ({} if self.stopped is None else {"stopped": self.stopped})
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the run is to end, if it is."""
+        if self.empty < MOST_EMPTY:
+            return None
+        return (
+            f"{self.empty} exchanges in a row were empty with devices.deadline_s = {self.deadline:g}: the quickest "
+            f"device needed {self.quickest:g} s; accepted: a longer deadline_s, fewer local steps, or faster devices"
+        )
+
+    def _count_empty(self, training: Mapping[int, float]) -> None:
+        """Count exchanges in a row in which all who were asked trained for too long, and keep how long the quickest."""
+        quickest = min(training.values(), default=0.0)
+        if quickest > self.deadline:
+            self.empty, self.quickest = self.empty + 1, min(self.quickest, quickest)
+        elif training:
+            self.empty, self.quickest = 0, math.inf
 
     def figures(self) -> Record:
         """Time, energy and utilisation so far; bits up are the ledger's to tell."""
@@ -170,6 +195,7 @@ class ExchangeClock:
         return {
             "seconds": np.array([self.now, self.compute_s, self.download_s, self.air_s]),
             "exchange": self.exchange,
+            "empty": [self.empty, self.quickest],
             "usage": self.usage.state(),
         }
 
@@ -177,4 +203,5 @@ class ExchangeClock:
         """Go on from a :meth:`state`."""
         self.now, self.compute_s, self.download_s, self.air_s = state["seconds"].tolist()
         self.exchange = state["exchange"]
+        self.empty, self.quickest = state.get("empty", (0, math.inf))  # not in checkpoints of before it was counted
         self.usage.restore(state["usage"])

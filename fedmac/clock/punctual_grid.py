@@ -9,8 +9,9 @@ from flwr.app import ArrayRecord, Message, MessageType, RecordDict
 from fedmac.clock.exchange_clock import ExchangeClock
 from fedmac.engines.lanes import FIRST_NODE
 from fedmac.engines.local import LocalGrid
-from strategies.cohort import CohortGrid, Gathered
+from strategies.cohort import BELIEVING, CohortGrid, Gathered
 from strategies.refusal import NO_REPLY, Failure
+from strategies.trust import Trust
 from strategies.wrapped_grid import WrappedGrid
 
 
@@ -50,11 +51,15 @@ class PunctualGrid(WrappedGrid, CohortGrid):
         """Handle messages and return the replies of devices that are not late."""
         return self.pull_messages(self.push_messages(messages))
 
-    def train_cohort(self, messages: list[Message], weighted_by_key: str, keep_updates: bool) -> Gathered:
+    def train_cohort(
+        self, messages: list[Message], weighted_by_key: str, keep_updates: bool, trust: Trust = BELIEVING
+    ) -> Gathered:
         """Train the addressed devices that are not late; see :class:`strategies.cohort.CohortGrid`."""
         late = [message.metadata.dst_node_id - FIRST_NODE for message in messages if self._comes_too_late(message)]
         there = [message for message in messages if message.metadata.dst_node_id - FIRST_NODE not in late]
-        gathered = self.grid.train_cohort(there, weighted_by_key, keep_updates) if there else Gathered(None, [])
+        gathered = Gathered(None, [])
+        if there:
+            gathered = self.grid.train_cohort(there, weighted_by_key, keep_updates, trust)
         reason = f"no reply by the deadline of {self.clock.deadline:g} s"
         gathered.failures += [Failure(device, reason, NO_REPLY) for device in sorted(late)]
         return gathered

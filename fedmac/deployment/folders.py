@@ -161,6 +161,12 @@ def device_name(device: int) -> str:
     return f"device-{device}"
 
 
+def device_number(name: str) -> int | None:
+    """Number of the device with a name of :func:`device_name`; None of any other."""
+    match = re.fullmatch(r"device-(\d+)", name, re.ASCII)
+    return int(match[1]) if match else None
+
+
 def check_port(port: int, field: str = "--port") -> int:
     """Return `port` if it is one.
 

@@ -11,7 +11,7 @@ from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
 from flwr.supercore.date import now
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from strategies.refusal import UNREADABLE_REPLY, said
+from strategies.refusal import OVERLONG_REPLY, UNREADABLE_REPLY, said
 
 _ADDRESS = ("run_id", "src_node_id", "dst_node_id", "reply_to_message_id")
 """What envelope and message must agree on."""
@@ -26,10 +26,14 @@ class ReplyParts:
         Whose reply it is and to which message, as the SuperLink has it from the device that proved who it is.
     parts : iterable of str
         Names of all parts (hashes of their content), those first that others are made of.
+    most_bytes : int
+        So long may all parts be together; of a reply that is longer nothing is kept and nothing more is fetched.
     """
 
-    def __init__(self, envelope: Metadata, parts: Iterable[str]) -> None:
+    def __init__(self, envelope: Metadata, parts: Iterable[str], most_bytes: int) -> None:
         self.envelope = envelope
+        self.most_bytes = most_bytes
+        self._bytes = 0
         self.missing = list(parts)[::-1]  # fetched from the end, which costs nothing however many there are
         self._contents: dict[str, bytes] = {}
 
@@ -44,15 +48,22 @@ class ReplyParts:
 
     def take(self, contents: Mapping[str, bytes | None]) -> None:
         """Note what came of the parts that :meth:`next` has named; None of those that are not there yet."""
-        self._contents |= {part: content for part, content in contents.items() if content is not None}
+        came = {part: content for part, content in contents.items() if content is not None}
+        self._bytes += sum(map(len, came.values()))
+        if self._bytes > self.most_bytes:
+            self._contents, self.missing = {}, []
+            return
+        self._contents |= came
         self.missing[len(self.missing) - len(contents) :] = [part for part in contents if part not in self._contents]
 
     def opened(self) -> Message:
         """The message that the parts make; an error in its place if they make none.
 
         A device may put together by hand whatever its SuperNode should: parts of the wrong kind or without end, a
-        message in somebody else's name. Nothing of it raises.
+        message in somebody else's name, a gigabyte. Nothing of it raises.
         """
+        if self._bytes > self.most_bytes:
+            return self.failed(OVERLONG_REPLY, f"its reply is longer than {self.most_bytes} bytes")
         try:
             message = inflate_object_from_contents(self.envelope.message_id, self._contents)
             if not isinstance(message, Message):

@@ -100,7 +100,8 @@ def read_me(hosts: tuple[str, ...], port: int, devices: int) -> str:
         3. On the server's machine: `fedmac run SCENARIO --engine deployment --superlink server`, where the scenario has
            `data.devices = {devices}`.
 
-        Instead of `start.sh`: `*.service` is a systemd unit, `compose.yaml` for docker compose.
+        Instead of `start.sh`: `*.service` is a systemd unit (FedMAC must be in `{HOME}/venv`, the machine's folder in
+        `{HOME}`), `compose.yaml` for docker compose.
 
         * The server's certificate expires: `fedmac deploy renew .` makes the next one; copy `server/server.pem` and
           `server/server.key` to the server and start it again.

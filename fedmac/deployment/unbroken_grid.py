@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 from flwr.common.constant import ErrorCode
 from flwr.common.serde_utils import metadata_from_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
@@ -19,6 +19,8 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError, get_num_workers
 from flwr.superlink.grid import HttpGrid
 
+from channel.records import records_in
+from fedmac.deployment.folders import device_number
 from fedmac.deployment.patience import patient
 from fedmac.deployment.reply_parts import ReplyParts, error_in_place_of
 from strategies.wrapped_grid import WrappedGrid
@@ -26,15 +28,19 @@ from strategies.wrapped_grid import WrappedGrid
 _POLL_SECONDS = 3.0
 _SLICE_SECONDS = 2.0  # of one device's reply in one pull; the rest waits for the next
 _WORKERS = get_num_workers(FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS)
+_LONGER = 16  # times the longest message to a device: two complex128 symbols an entry of a float32 model take 8 times
+_LEAST_BYTES = 2**26  # that a reply may have always: its metrics and Flower's own heads come on top of its arrays
 
 
 class UnbrokenGrid(WrappedGrid):
     """A SuperLink's Grid that takes each device's reply by itself.
 
     Flower's own takes all that have come at once: one that cannot be decoded raises, and the others are lost with it;
-    one whose parts are not all there is waited for up to two hours, whatever time-out the caller gave. Here the first
-    is an error in that device's place (code :data:`strategies.refusal.UNREADABLE_REPLY`, which counts against it), and
-    the second comes when it is whole, or not at all.
+    one whose parts are not all there is waited for up to two hours, whatever time-out the caller gave; one of any
+    length is taken whole into memory. Here the first is an error in that device's place (code
+    :data:`strategies.refusal.UNREADABLE_REPLY`, which counts against it), the second comes when it is whole, or not at
+    all, and the third is fetched to 16 times the arrays of the longest message to a device, at least 64 MiB, and then
+    is an error as well (:data:`strategies.refusal.OVERLONG_REPLY`).
 
     Parameters
     ----------
@@ -54,6 +60,7 @@ class UnbrokenGrid(WrappedGrid):
         self.grid = grid
         patient(grid._retry_invoker)
         self._coming: dict[str, ReplyParts] = {}
+        self._most_bytes = _LEAST_BYTES
 
     def get_node_ids(self) -> Iterable[int]:
         """The wrapped grid's nodes."""
@@ -63,8 +70,15 @@ class UnbrokenGrid(WrappedGrid):
         """The wrapped grid's nodes, and what is known of them."""
         return self.grid.get_nodes()
 
+    def registered_devices(self) -> dict[int, int]:
+        """Numbers of the devices at nodes whose keys are registered as ``device-K``, whatever they say."""
+        numbers = ((node.node_id, device_number(node.name)) for node in self.get_nodes())
+        return {node: device for node, device in numbers if device is not None}
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages; their numbers, empty for nodes that are gone."""
+        messages = list(messages)
+        self._most_bytes = max(self._most_bytes, _LONGER * _longest(messages))
         return self.grid.push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -115,7 +129,7 @@ class UnbrokenGrid(WrappedGrid):
                 strays.append(error_in_place_of(metadata, ErrorCode.UNKNOWN, "nobody asked for it"))
             else:
                 parts = dict.fromkeys(part.object_id for part in iterate_object_tree(tree))
-                self._coming[metadata.reply_to_message_id] = ReplyParts(metadata, parts)
+                self._coming[metadata.reply_to_message_id] = ReplyParts(metadata, parts, self._most_bytes)
         return strays
 
     def _advanced(self, reply: ReplyParts, pool: Executor) -> Message | None:
@@ -144,6 +158,12 @@ class UnbrokenGrid(WrappedGrid):
         received = ConfirmMessageReceivedRequest(node=node, run_id=run_id, message_object_id=reply.envelope.message_id)
         client.ConfirmMessageReceived(received)
         return reply.opened()
+
+
+def _longest(messages: Sequence[Message]) -> int:
+    """Bytes of the arrays in that message which has most of them."""
+    arrays = (records_in(message.content, ArrayRecord).values() for message in messages if message.has_content())
+    return max((sum(len(array.data) for record in each for array in record.values()) for each in arrays), default=0)
 
 
 def unbroken(grid: Grid) -> Grid:

@@ -91,6 +91,8 @@ def _run_locally(job: Job, note: Callable[[dict[str, Any]], None], workers: int)
     from fedmac.build_devices import build_workplace
     from fedmac.engines.batched_devices import devices_of_a_batch
     from fedmac.engines.local import LocalGrid
+    from fedmac.scenario_clock import is_clock_simulated
+    from fedmac.scenario_sections import EngineSection
     from fedmac.session import perform
 
     scenario = job.variant.scenario
@@ -101,7 +103,12 @@ def _run_locally(job: Job, note: Callable[[dict[str, Any]], None], workers: int)
     memory = scenario.engine.memory_mb * 10**6
     batch = devices_of_a_batch(scenario.engine.batched_devices, workplace.trainer, memory)
     threads = scenario.training.threads
-    with LocalGrid(workplace, app, workers=workers, threads=threads, memory=memory, batch=batch) as grid:
+    # Of a simulated clock the key is in simulated seconds: workers take real ones.
+    simulated = is_clock_simulated(scenario)
+    patience = (EngineSection() if simulated else scenario.engine).round_timeout_s
+    with LocalGrid(
+        workplace, app, workers=workers, threads=threads, memory=memory, batch=batch, patience=patience
+    ) as grid:
         perform(job, grid, workplace, note)
 
 

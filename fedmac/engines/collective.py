@@ -120,7 +120,7 @@ def _take_part(given: argparse.Namespace) -> None:
     leads = number == 0
     if leads and not given.prepared:
         rehearse(scenario)
-        prepare(out, scenario, overwrite=False, resume=given.resume)
+        prepare(out, scenario, overwrite=False, resume=given.resume, only=given.only)
     local_step, seconds = _StepOfJob(), scenario.engine
     with joined(local_step, seconds.round_timeout_s, join_s=seconds.nodes_timeout_s) as peer:
         if leads:

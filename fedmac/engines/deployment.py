@@ -6,6 +6,7 @@ they appear, so that the command and the SuperLink must share it: one machine, o
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import warnings
@@ -28,6 +29,7 @@ _PATIENCE_SECONDS = 30.0  # a SuperLink that is busy or is being started again m
 _BEGIN_SECONDS = 300.0  # a server whose part that starts ServerApps has ended would leave a run waiting for ever
 _STOP_SECONDS = 20.0
 _LAST_LOGS_SECONDS = 10.0
+_OURS = re.compile(r"(?:fedmac|strategies|channel|clients)\.[\w.]+: (.+)")  # the last line of a traceback
 
 
 def superlink_at(where: str) -> Control:
@@ -157,8 +159,8 @@ def run_on_superlink(
             raise
     writer.join(_LAST_LOGS_SECONDS)
     if status != "finished:completed":
-        trace = last_traceback(log, start)
-        raise EngineError(f"run {run} on {control.address} ended {status}: {details}\n{trace}\n(whole log: {log})")
+        why = _why_it_failed(details, last_traceback(log, start))
+        raise EngineError(f"run {run} on {control.address} ended {status}: {why}\n(whole log: {log})")
 
 
 def devices_online(control: Control, devices: int, seconds: float) -> list[str]:
@@ -235,6 +237,12 @@ def _follow(control: Control, run: int, on_poll: Callable[[], None]) -> tuple[st
                 "--resume finishes the run"
             )
         time.sleep(_POLL_SECONDS)
+
+
+def _why_it_failed(details: str, trace: str) -> str:
+    """Of an error of FedMAC's own its line, which is for people; of any other what Flower says, and the traceback."""
+    ours = _OURS.fullmatch(trace.rsplit("\n", 1)[-1])
+    return f"{ours[1]}; once that is put right, --resume finishes the run" if ours else f"{details}\n{trace}"
 
 
 def _stop(control: Control, run: int) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from clients.app import Workplace
 from fedmac.engines.batched_devices import DevicesInBatches, TrainedDevice
 from strategies.cohort import BadPayload, Metrics
+from strategies.received import read_norm
 
 LANES = 16
 """Updates are added up in this many lanes, whatever the number of workers, so that rounding does not depend on it."""
@@ -51,18 +52,24 @@ class DeviceReport:
         """Whether the device has an update that can be sent."""
         return self.failure is None and bool(np.isfinite(self.norm))
 
-    def metrics(self) -> Metrics:
-        """The metrics that the device's app would send.
+    def metrics(self, largest_norm: float) -> Metrics:
+        """The metrics that the device's app would send, if what it would send with them could be used.
+
+        Parameters
+        ----------
+        largest_norm : float
+            That is believed.
 
         Raises
         ------
         BadPayload
-            If the device failed or its update is not finite.
+            If the update or the loss is not finite, or the norm beyond belief; of the kind that its message would be.
         """
-        if self.failure is not None:
-            raise BadPayload(self.failure)
         if not self.usable:
-            raise BadPayload(f"the update's norm is {self.norm}, expected a finite number >= 0")
+            raise BadPayload(f"the update's norm is {self.norm}, expected a finite number >= 0", "not-finite")
+        read_norm({"norm": self.norm}, largest=largest_norm)
+        if not np.isfinite(self.loss):
+            raise BadPayload(f"metric 'train_loss' is {self.loss}, expected finite numbers", "metrics")
         return {"num-examples": self.examples, "train_loss": self.loss}
 
 
@@ -199,6 +206,7 @@ class Lanes:
 
     def _superpose_lane(self, lane: int, devices: Sequence[int], gains: NDArray[np.float64]) -> None:
         work = self.work[lane]
+        self._leave_out(work, frozenset(devices))
         place = {device: k for k, device in enumerate(work.devices)}
         placed = np.zeros((len(gains), len(work.devices)))
         placed[:, [place[device] for device in devices]] = gains
@@ -218,6 +226,22 @@ class Lanes:
             self._update(one, self.scratch)
             sums.addr_(self._weights(missing[:, k]), self.scratch)
 
+    def _leave_out(self, work: LaneWork, senders: frozenset[int]) -> None:
+        """Add up the rest again without devices that do not send after all.
+
+        To subtract them would not do: an update that is refused for its size has rounded the others' sum by it.
+        """
+        kept = len(work.rows)
+        sending = [k for k, device in enumerate(work.devices) if k < kept or device in senders]
+        if len(sending) == len(work.devices):
+            return
+        work.devices, work.examples = [work.devices[k] for k in sending], [work.examples[k] for k in sending]
+        work.rest.zero_()
+        again = self.training.train(self.received, work.devices[kept:], self.config)
+        for one, examples in zip(again, work.examples[kept:], strict=True):
+            self._update(one, self.scratch)
+            work.rest.add_(self.scratch, alpha=examples)
+
     def _weights(self, values: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.sums.dtype)
 
@@ -235,4 +259,6 @@ class Lanes:
             return DeviceReport(one.device, failure=one.failure)
         torch.sub(one.state.cpu(), self.received, out=out)
         norm = float(torch.linalg.vector_norm(out))
+        if not np.isfinite(norm):  # its square may be more than float32 holds, and the update finite
+            norm = float(torch.linalg.vector_norm(out, dtype=torch.float64))
         return DeviceReport(one.device, one.examples, one.loss, norm, one.seconds)

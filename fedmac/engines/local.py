@@ -21,7 +21,10 @@ from channel.uplinks import symbol_scale
 from clients.app import Workplace
 from fedmac.engines.lanes import FIRST_NODE, DeviceReport
 from fedmac.engines.workers import Team
-from strategies.cohort import BadPayload, CohortGrid, Failure, Gathered, Metrics, read_weight
+from strategies.cohort import BELIEVING, BadPayload, CohortGrid, Failure, Gathered, Metrics, read_weight
+from strategies.received import largest_norm
+from strategies.refusal import said
+from strategies.trust import Trust
 
 
 class LocalCohort:
@@ -80,6 +83,9 @@ class LocalGrid(CohortGrid):
         their weight are trained twice.
     batch : int, default 1
         Devices that a process trains side by side in one computation; results are the same to rounding.
+    patience : float, optional
+        Seconds that a worker may be silent before :class:`~fedmac.engines.workers.WorkerDied` says so; by default any
+        number.
     """
 
     def __init__(
@@ -91,10 +97,13 @@ class LocalGrid(CohortGrid):
         threads: int = 1,
         memory: int = 10**8,
         batch: int = 1,
+        patience: float | None = None,
     ) -> None:
         self.app = app
         self.devices = len(workplace.data.parts)
-        self.team = Team(workplace, app, workers=workers, threads=threads, memory=memory, batch=batch)
+        self.team = Team(
+            workplace, app, workers=workers, threads=threads, memory=memory, batch=batch, patience=patience
+        )
         # Flower's Message constructor asks who is speaking.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
         self._run = Run.create_empty(run_id=1)
@@ -148,11 +157,14 @@ class LocalGrid(CohortGrid):
         """Handle messages and return their replies; nothing to wait for, so `timeout` has no effect."""
         return self.pull_messages(self.push_messages(messages))
 
-    def train_cohort(self, messages: list[Message], weighted_by_key: str, keep_updates: bool) -> Gathered:
+    def train_cohort(
+        self, messages: list[Message], weighted_by_key: str, keep_updates: bool, trust: Trust = BELIEVING
+    ) -> Gathered:
         """Train the addressed devices on the workers; see :class:`strategies.cohort.CohortGrid`."""
         content = messages[0].content
         arrays = {name: a.numpy() for name, a in next(iter(records_in(content, ArrayRecord).values())).items()}
-        received = torch.from_numpy(Layout.of_arrays(arrays).flatten(arrays))
+        layout = Layout.of_arrays(arrays)
+        received = torch.from_numpy(layout.flatten(arrays))
         config = dict(next(iter(records_in(content, ConfigRecord).values()), {}))
         devices = sorted(m.metadata.dst_node_id - FIRST_NODE for m in messages)
         keep_updates = keep_updates or weighted_by_key != "num-examples"
@@ -160,13 +172,19 @@ class LocalGrid(CohortGrid):
         failures: list[Failure] = []
         senders: list[tuple[DeviceReport, float, Metrics]] = []
         for report in reports:
+            if report.failure is not None:
+                failures.append(Failure(report.device, said(report.failure)))
+                continue
             try:
-                metrics = report.metrics()
+                metrics = report.metrics(largest_norm(layout))
                 weight = read_weight(metrics, weighted_by_key)
             except BadPayload as bad:
-                failures.append(Failure(report.device, str(bad)))
+                failures.append(Failure(report.device, str(bad), bad.kind))
             else:
                 senders.append((report, weight, metrics))
+        too_long = trust.too_long({report.device: report.norm for report, _, _ in senders})
+        failures += [Failure(device, reason, "norm") for device, reason in too_long.items()]
+        senders = [sender for sender in senders if sender[0].device not in too_long]
         if not senders:
             return Gathered(None, [], failures)
         weights = np.array([weight for _, weight, _ in senders])

@@ -6,8 +6,11 @@ import contextlib
 import gc
 import mmap
 import multiprocessing
+import os
 import signal
-from collections.abc import Mapping, Sequence
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,7 +26,7 @@ from fedmac.engines.lanes import LANES, ROWS, DeviceReport, EachAnswer, EachWork
 
 
 class WorkerDied(RuntimeError):
-    """A worker process ended before its work was done."""
+    """A worker process ended, or fell silent, before its work was done."""
 
 
 class Team:
@@ -43,13 +46,25 @@ class Team:
         The devices' app, for messages that are not plain training.
     batch : int, default 1
         Devices that a process trains side by side in one computation.
+    patience : float, optional
+        Seconds that a worker may be silent (default: any number).
     """
 
     def __init__(
-        self, workplace: Workplace, app: ClientApp, *, workers: int, threads: int, memory: int, batch: int = 1
+        self,
+        workplace: Workplace,
+        app: ClientApp,
+        *,
+        workers: int,
+        threads: int,
+        memory: int,
+        batch: int = 1,
+        patience: float | None = None,
     ) -> None:
         self.size = workplace.trainer.size
+        self.devices = len(workplace.data.parts)
         self.threads = threads
+        self.patience = patience
         dtype = workplace.trainer.state.dtype
         self.received = _shared_tensor((self.size,), dtype)
         self.sums = _shared_tensor((LANES, ROWS, self.size), dtype)
@@ -73,6 +88,8 @@ class Team:
             )
             process.start()
             theirs.close()
+            if self.patience is not None:
+                _limit(ours, self.patience)
             self.connections.append(ours)
             self.processes.append(process)
         gc.unfreeze()
@@ -105,26 +122,28 @@ class Team:
         """Let each device handle its message, in the order given; a device is always served by the same worker."""
         count = max(1, len(self.connections))
         parts = [[one for one in messages if one[0] % count == worker] for worker in range(count)]
-        answers = [iter(answer) for answer in self._each("handle", [(part,) for part in parts])]
+        answers = [iter(answer) for answer in self._each("handle", [(part,) for part in parts], _numbers(parts))]
         return [next(answers[device % count]) for device, _ in messages]
 
     def train_each(self, work: Sequence[EachWork]) -> list[EachAnswer]:
         """As :meth:`Lanes.train_each`, in the order given; a device is always served by the same worker."""
         count = max(1, len(self.connections))
         parts = [[one for one in work if one[0] % count == worker] for worker in range(count)]
-        answers = [iter(answer) for answer in self._each("train_each", [(part,) for part in parts])]
+        answers = [iter(answer) for answer in self._each("train_each", [(part,) for part in parts], _numbers(parts))]
         return [next(answers[device % count]) for device, _, _ in work]
 
     def device_states(self) -> dict[int, RecordDict]:
         """What each device keeps between messages, by number."""
         count = max(1, len(self.connections))
-        return {device: state for part in self._each("device_states", [()] * count) for device, state in part.items()}
+        served = [range(worker, self.devices, count) for worker in range(count)]
+        parts = self._each("device_states", [()] * count, served)
+        return {device: state for part in parts for device, state in part.items()}
 
     def restore_device_states(self, states: Mapping[int, RecordDict]) -> None:
         """Let each device go on with its state, in the worker that serves it."""
         count = max(1, len(self.connections))
         parts = [{n: state for n, state in states.items() if n % count == worker} for worker in range(count)]
-        self._each("restore_device_states", [(part,) for part in parts])
+        self._each("restore_device_states", [(part,) for part in parts], [list(part) for part in parts])
 
     def _add_up(self, rows: int) -> Tensor:
         total = torch.zeros((rows, self.size), dtype=torch.float64)
@@ -135,10 +154,12 @@ class Team:
     def _everyone(self, task: str, lanes: Mapping[int, Any], *arguments: Any) -> list[Any]:
         """Have each worker do `task` on its lanes; the answers in the order of the workers."""
         count, order = max(1, len(self.connections)), list(lanes)
-        return self._each(task, [({lane: lanes[lane] for lane in order[i::count]}, *arguments) for i in range(count)])
+        devices = [[device for lane in order[i::count] for device in self._lanes[lane]] for i in range(count)]
+        work = [({lane: lanes[lane] for lane in order[i::count]}, *arguments) for i in range(count)]
+        return self._each(task, work, devices)
 
-    def _each(self, task: str, work: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Have each worker do `task` on its own arguments; this process does it where there are no workers."""
+    def _each(self, task: str, work: Sequence[tuple[Any, ...]], devices: Sequence[Sequence[int]]) -> list[Any]:
+        """Have each worker do `task` on its own arguments, for its `devices`; without workers this process does it."""
         if not self.connections:
             before = torch.get_num_threads()
             torch.set_num_threads(self.threads)
@@ -147,23 +168,34 @@ class Team:
             finally:
                 torch.set_num_threads(before)
         for i, arguments in enumerate(work):
-            self._send(i, (task, arguments))
-        return [self._answer(i) for i in range(len(work))]
+            with self._alive(i, devices[i]):
+                self.connections[i].send((task, arguments))
+        return [self._answer(i, devices[i]) for i in range(len(work))]
 
-    def _send(self, worker: int, work: tuple[str, tuple[Any, ...]]) -> None:
-        try:
-            self.connections[worker].send(work)
-        except OSError:
-            raise self._death_of(worker) from None
-
-    def _answer(self, worker: int) -> Any:
-        try:
+    def _answer(self, worker: int, devices: Sequence[int]) -> Any:
+        with self._alive(worker, devices):
             answer = self.connections[worker].recv()
-        except (EOFError, OSError):
-            raise self._death_of(worker) from None
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    @contextlib.contextmanager
+    def _alive(self, worker: int, devices: Sequence[int]) -> Iterator[None]:
+        try:
+            yield
+        except BlockingIOError:  # what a pipe with a limit says when it is over
+            raise self._silence_of(worker, devices) from None
+        except (EOFError, OSError):
+            raise self._death_of(worker) from None
+
+    def _silence_of(self, worker: int, devices: Sequence[int]) -> WorkerDied:
+        self.processes[worker].kill()  # stopped, it would not end by itself
+        named = ", ".join(map(str, devices[:20])) + (", ..." if len(devices) > 20 else "")
+        return WorkerDied(
+            f"worker {worker} of the local engine ({f'devices {named}' if named else 'no devices'}) was silent for "
+            f"{self.patience:g} s; --resume goes on after the last round that was kept; a round that takes longer "
+            "needs a larger engine.round_timeout_s"
+        )
 
     def _death_of(self, worker: int) -> WorkerDied:
         self.processes[worker].join(timeout=5)
@@ -183,6 +215,20 @@ class Team:
                 process.kill()
                 process.join()
         self.connections, self.processes = [], []
+
+
+def _numbers(parts: Sequence[Sequence[tuple[Any, ...]]]) -> list[list[int]]:
+    """The devices in each part of some work."""
+    return [[one[0] for one in part] for part in parts]
+
+
+def _limit(connection: Connection, seconds: float) -> None:
+    """Let reads and writes on a pipe end with BlockingIOError when nothing has moved for so long."""
+    # C's struct timeval, seconds and microseconds, where nought would be no limit.
+    duration = struct.pack("ll", *divmod(round(min(max(seconds, 1e-6), 1e9) * 1e6), 10**6))
+    with socket.socket(fileno=os.dup(connection.fileno())) as pipe:  # its settings are those of both descriptors
+        pipe.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, duration)
+        pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, duration)
 
 
 def _work(connection: Connection, inherited: Sequence[Connection], lanes: Lanes, threads: int) -> None:

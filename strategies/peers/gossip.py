@@ -11,7 +11,7 @@ import numpy as np
 
 from strategies.peers.exchange import MODES, Mode, sources
 from strategies.peers.graph import Graph
-from strategies.peers.mixing import mixing_matrix, spectral_gap
+from strategies.peers.mixing import graph_gap
 from strategies.peers.peer import Held, Missed, Peer, Vector, check_every, check_peers, held_model
 
 
@@ -70,7 +70,7 @@ class Gossip:
     @property
     def spectral_gap(self) -> float:
         """Of the graph's mixing matrix."""
-        return spectral_gap(mixing_matrix(self.graph))
+        return graph_gap(self.graph)
 
     def check(self, peers: int) -> None:
         """Refuse another number of peers than the graph's."""

@@ -6,10 +6,11 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
@@ -17,6 +18,10 @@ from strategies.peers.peer import check_peers
 
 MOST_NAMED = 8
 """Components, and peers of each, that a message names."""
+
+
+Edges = NDArray[np.intp]
+"""Pairs of peers, shape (e, 2)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +32,8 @@ class Graph:
     ----------
     peers : int
         p, >= 2.
-    edges : iterable of (int, int)
-        Pairs that talk to each other, i != j; repeated ones count once.
+    edges : iterable of (int, int), or array_like of shape (e, 2)
+        Pairs that talk to each other, i != j; repeated ones count once. Kept as an array with i < j, in order.
     allow_disconnected : bool, default False
         Take a graph in parts, with a warning: averages do not spread from one part to another.
 
@@ -39,16 +44,19 @@ class Graph:
     """
 
     peers: int
-    edges: Iterable[tuple[int, int]]
+    edges: Iterable[tuple[int, int]] | Edges
     allow_disconnected: bool = False
 
     def __post_init__(self) -> None:
         check_peers(self.peers)
-        edges = sorted({(min(i, j), max(i, j)) for i, j in self.edges})
-        for i, j in edges:
-            if i == j or i < 0 or j >= self.peers:
-                raise ValueError(f"edges: ({i}, {j}): accepted: two different peers from 0 to {self.peers - 1}")
-        object.__setattr__(self, "edges", tuple(edges))
+        given = self.edges if isinstance(self.edges, np.ndarray) else list(self.edges)
+        pairs = np.sort(np.asarray(given, dtype=np.intp).reshape(-1, 2), axis=1)
+        for i, j in pairs[(pairs[:, 0] == pairs[:, 1]) | (pairs[:, 0] < 0) | (pairs[:, 1] >= self.peers)][:1].tolist():
+            raise ValueError(f"edges: ({i}, {j}): accepted: two different peers from 0 to {self.peers - 1}")
+        number = np.sort(pairs[:, 0] * self.peers + pairs[:, 1])
+        edges = np.column_stack(np.divmod(number[np.diff(number, prepend=-1) > 0], self.peers))
+        edges.setflags(write=False)
+        object.__setattr__(self, "edges", edges)
         if len(parts := self.components) > 1:
             told = f"the graph is in {len(parts)} parts: {_named(parts)}"
             if not self.allow_disconnected:
@@ -59,8 +67,8 @@ class Graph:
     def adjacency(self) -> NDArray[np.bool_]:
         """Who talks to whom, shape (p, p), symmetric."""
         matrix = np.zeros((self.peers, self.peers), dtype=bool)
-        for i, j in self.edges:
-            matrix[i, j] = matrix[j, i] = True
+        i, j = np.asarray(self.edges).T
+        matrix[i, j] = matrix[j, i] = True
         return matrix
 
     @cached_property
@@ -71,19 +79,25 @@ class Graph:
     @property
     def components(self) -> list[list[int]]:
         """The parts that do not talk to each other, each in the order of numbers."""
-        count, part = connected_components(self.adjacency, directed=False)
+        i, j = np.asarray(self.edges).T
+        joined = coo_array((np.ones(len(i), dtype=bool), (i, j)), shape=(self.peers, self.peers))
+        count, part = connected_components(joined, directed=False)
         return [np.flatnonzero(part == one).tolist() for one in range(count)]
 
 
+@lru_cache(maxsize=4)
 def complete(peers: int) -> Graph:
     """Everybody with everybody."""
-    return Graph(peers, [(i, j) for i in range(peers) for j in range(i)])
+    check_peers(peers)
+    return Graph(peers, np.column_stack(np.triu_indices(peers, 1)))
 
 
+@lru_cache(maxsize=4)
 def ring(peers: int) -> Graph:
     """Each with the next, and the last with the first."""
     check_peers(peers)
-    return Graph(peers, [(i, (i + 1) % peers) for i in range(peers)])
+    number = np.arange(peers)
+    return Graph(peers, np.column_stack([number, np.roll(number, -1)]))
 
 
 def grid(rows: int, columns: int, *, wrap: bool = True) -> Graph:
@@ -103,8 +117,8 @@ def grid(rows: int, columns: int, *, wrap: bool = True) -> Graph:
     pairs = [(number[:, :-1], number[:, 1:]), (number[:-1], number[1:])]
     if wrap:
         pairs += [(number[:, -1:], number[:, :1]), (number[-1:], number[:1])]
-    edges = [(int(i), int(j)) for a, b in pairs for i, j in zip(a.flat, b.flat, strict=True) if i != j]
-    return Graph(rows * columns, edges)
+    edges = np.concatenate([np.column_stack([a.ravel(), b.ravel()]) for a, b in pairs])
+    return Graph(rows * columns, edges[edges[:, 0] != edges[:, 1]])
 
 
 def geometric(positions_m: ArrayLike, radius_m: float, *, allow_disconnected: bool = False) -> Graph:
@@ -125,7 +139,7 @@ def geometric(positions_m: ArrayLike, radius_m: float, *, allow_disconnected: bo
     if not 0 < radius_m < math.inf:
         raise ValueError(f"radius_m = {radius_m!r}: accepted: a finite number > 0 (m)")
     check_peers(len(positions))
-    return Graph(len(positions), KDTree(positions).query_pairs(radius_m), allow_disconnected)
+    return Graph(len(positions), KDTree(positions).query_pairs(radius_m, output_type="ndarray"), allow_disconnected)
 
 
 def _named(parts: list[list[int]]) -> str:

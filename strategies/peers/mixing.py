@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 
-from strategies.peers.graph import Graph
+from strategies.peers.graph import Graph, grid
 
 Matrix = NDArray[np.float64]
 
@@ -41,8 +43,7 @@ def spectral_gap(matrix: Matrix) -> float:
     r"""How much of the disagreement an exchange takes away: :math:`1 - \|W - \mathbf{1}\mathbf{1}^T / p\|_2`.
 
     For a symmetric W of row sums 1, whose largest eigenvalue is 1, that is 1 less the second largest modulus. 0 if the
-    graph is in parts. For :math:`\bar W` of a ring :math:`(1 - \cos(2\pi/p)) / 2`, of a complete graph
-    p / (2 (p - 1)), of a torus of sides a <= b, a >= 3, :math:`(1 - \cos(2\pi/b)) / 4`.
+    graph is in parts.
 
     Parameters
     ----------
@@ -59,3 +60,28 @@ def spectral_gap(matrix: Matrix) -> float:
         raise ValueError("matrix: not a symmetric one with rows that sum to 1; accepted: one of mixing_matrix")
     rest = eigvalsh(matrix - np.outer(ones, ones) / len(matrix))
     return float(max(0.0, 1.0 - np.abs(rest).max()))
+
+
+def graph_gap(graph: Graph) -> float:
+    r"""The :func:`spectral_gap` of a graph's :func:`mixing_matrix`: in closed form where there is one.
+
+    That is p / (2 (p - 1)) of a complete graph, :math:`(1 - \cos(2\pi/p)) / 2` of a ring of p > 2, and
+    :math:`(1 - \cos(2\pi/b)) / 4` of a torus of sides :math:`3 \le a \le b`; in general, of a torus whose peers have
+    d neighbours, :math:`\min_n \lambda_n / (2 d)` over its sides n > 1, with the gap :math:`\lambda_n` of the Laplacian
+    of a ring, 2 (1 - cos(2 pi / n)), or 2 of a pair.
+    """
+    p, edges = graph.peers, len(np.asarray(graph.edges))
+    if edges == p * (p - 1) // 2:
+        return p / (2 * (p - 1))
+    if edges <= 2 * p:
+        for rows in (a for a in range(1, p) if p % a == 0):
+            if np.array_equal(np.asarray(graph.edges), np.asarray(grid(rows, p // rows).edges)):
+                return _torus_gap(rows, p // rows)
+    return spectral_gap(mixing_matrix(graph))
+
+
+def _torus_gap(*sides: int) -> float:
+    around = [n for n in sides if n > 1]
+    neighbours = sum(min(2, n - 1) for n in around)
+    # 1 - cos(2 x) = 2 sin(x)^2, which keeps its digits where x is small.
+    return min(2.0 if n == 2 else 4 * math.sin(math.pi / n) ** 2 for n in around) / (2 * neighbours)

@@ -13,12 +13,12 @@ from channel.codecs.packet import Packet, Packing
 from channel.order import PACKET_KEY, PacketOrder
 from channel.randomness import key
 from channel.records import records_in
-from strategies.air_messages import reason_of
 from strategies.mean_exchange import Vector
 from strategies.packets import SentPacket, decode_packets, most_bytes
 from strategies.received import check_seed, largest_norm, read_array
 from strategies.refusal import BadPayload
 from strategies.systems.model_form import ModelForm
+from strategies.systems.update import check_content
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ class CodedUpdates:
             If the worker failed, or sent no packet of this codec, step and size, or one of an update too large to be
             believed.
         """
-        if reply.has_error():
-            raise BadPayload(reason_of(reply))
+        check_content(reply)
         order, device, size = self.order(step), self._number(node), form.layout.size
         check_seed(reply, order.seed)
         arrays = records_in(reply.content, ArrayRecord)

@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import Message
 
 from strategies.received import read_metrics
-from strategies.refusal import BadPayload
+from strategies.refusal import BadPayload, Failure
 from strategies.systems.server_system import ACCEPTED, LATE, REJECTED, Figures
 
 
@@ -24,8 +24,8 @@ class RoundFigures:
         Of updates by what became of them.
     staleness : Counter
         Of accepted and rejected updates, by how many times the model had moved since it was sent.
-    failures : list of (node, reason)
-        Replies that could not be used, and workers that did not reply.
+    failures : list of Failure
+        Replies that could not be used, and workers that did not reply; by node.
     strays : int
         Replies to nothing that was asked: late ones of workers that were given up.
     losses : list of float
@@ -34,7 +34,7 @@ class RoundFigures:
 
     verdicts: Counter[str] = field(default_factory=Counter)
     staleness: Counter[int] = field(default_factory=Counter)
-    failures: list[tuple[int, str]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     strays: int = 0
     losses: list[float] = field(default_factory=list)
 
@@ -56,9 +56,15 @@ class RoundFigures:
             if isinstance(loss, int | float):
                 self.losses.append(float(loss))
 
-    def fail(self, node: int, reason: str) -> None:
-        """Count a worker that brought nothing."""
-        self.failures.append((node, reason))
+    def fail(self, failure: Failure) -> None:
+        """Count a worker that brought nothing, or nothing of use."""
+        self.failures.append(failure)
+
+    def withdraw(self, failure: Failure) -> None:
+        """An update of no staleness that was accepted is refused after all."""
+        self.verdicts[ACCEPTED] -= 1
+        self.staleness[0] -= 1
+        self.fail(failure)
 
     def told(self) -> Figures:
         """As the record has it; ``staleness`` is a histogram, its n-th entry for staleness n."""
@@ -75,7 +81,7 @@ class RoundFigures:
             "staleness": counts,
             "staleness_mean": float(np.average(range(most + 1), weights=counts)) if counts else None,
             "staleness_max": most if counts else None,
-            "failed": [{"node": node, "reason": reason} for node, reason in self.failures],
+            "failed": [{"node": one.device, "reason": one.reason, "kind": one.kind} for one in self.failures],
         }
         if self.losses:
             figures["train_loss"] = float(np.mean(self.losses))

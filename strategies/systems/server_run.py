@@ -14,13 +14,14 @@ from flwr.serverapp.strategy import Result
 
 from channel.order import ORDER_KEY
 from strategies.mean_exchange import Vector
-from strategies.refusal import BadPayload
+from strategies.refusal import NO_REPLY, BadPayload, Failure
 from strategies.systems.mailbox import Mailbox
 from strategies.systems.model_form import FlatModel, ModelForm
 from strategies.systems.round_figures import RoundFigures
 from strategies.systems.server_system import Figures, ServerSystem
 from strategies.systems.timed import Standstill
 from strategies.systems.update import read_update
+from strategies.systems.worker_trust import WorkerTrust
 
 PATIENCE = 10
 """So many times in a row every worker may fail or be given up, with no update heard, before the run ends."""
@@ -86,6 +87,8 @@ class ServerRun:
         By the id of the message, in the order in which they were sent.
     waiting : set of int
         Idle workers that may not begin yet.
+    out : set of int
+        Workers that are in quarantine: connected, idle, and to the system as gone.
     stopped : str or None
         Why the run ended before its rounds were over.
     """
@@ -105,6 +108,8 @@ class ServerRun:
         self.nodes: set[int] = set()
         self.working: dict[str, Work] = {}
         self.waiting: set[int] = set()
+        self.out: set[int] = set()
+        self.trust = WorkerTrust(system.trust, system.numbers)
         self.stopped: str | None = None
         self.quickest = math.inf
         self._idle: list[int] = []
@@ -146,6 +151,7 @@ class ServerRun:
             self._wait()
             self._give_up_the_silent()
             self._meet()
+            self._leave_out()
             if self.stopped is not None or self.system.round_is_over(self):
                 self._close_round()
                 note()
@@ -163,6 +169,14 @@ class ServerRun:
         at_work = sum(work.round == self.round for work in self.working.values())
         return at_work + sum(self.system.may_begin(self, node) for node in self._idle)
 
+    def too_long(self, updates: Mapping[int, Vector]) -> list[int]:
+        """Nodes whose updates, accepted in this round, are beyond belief beside each other; they count as refused."""
+        failures = self.trust.too_long(updates)
+        for failure in failures:
+            self.figures.withdraw(failure)
+            self.trust.judge(self.round + 1, failure, self.nodes - self.out)
+        return [failure.device for failure in failures]
+
     def stop(self, reason: str) -> None:
         """End the run after this event."""
         self.stopped = reason
@@ -171,6 +185,7 @@ class ServerRun:
         if self.waiting and self.system.wakes(self):
             self._idle += self.waiting
             self.waiting.clear()
+            self._leave_out()
         for node in sorted(set(self._idle)):
             (self._queue.append if self.system.may_begin(self, node) else self.waiting.add)(node)
         self._idle.clear()
@@ -182,6 +197,23 @@ class ServerRun:
         for node, message_id in zip(chosen, ids, strict=True):
             self.working[message_id] = Work(node, self._steps[node], self.version, self.round, self.now, self.x)
             self._order.append(message_id)
+
+    def _leave_out(self) -> None:
+        """Of idle workers those in quarantine, as long as somebody else is connected who is not."""
+        over = self.round + 1
+        bad = [node for node in set(self._idle) if self.trust.out(node, over) is not None]
+        if not bad or all(self.trust.out(node, over) is not None for node in self.nodes):
+            return
+        self.out.update(bad)
+        self._idle = [node for node in self._idle if node not in self.out]
+        self.system.meet(self, (), sorted(bad))
+
+    def _take_back(self, nodes: set[int]) -> None:
+        """Whose quarantine is over is as one who joins."""
+        self.out -= nodes
+        self._idle += sorted(nodes)
+        if nodes:
+            self.system.meet(self, sorted(nodes), ())
 
     def _message(self, node: int) -> Message:
         step = self._steps[node] = self._steps.get(node, 0) + 1
@@ -212,8 +244,9 @@ class ServerRun:
         self.quickest = min(self.quickest, self.now - work.begun)
         try:
             update = self._update(reply, work)
+            self.trust.check(work.node, update)
         except BadPayload as bad:
-            self._go_without(work.node, str(bad))
+            self._go_without(Failure(work.node, str(bad), bad.kind))
             return
         self._fruitless = 0
         self._idle.append(work.node)
@@ -233,16 +266,17 @@ class ServerRun:
     def _give_up_the_silent(self) -> None:
         while self._next_silent() <= self.now:
             work = self.working.pop(self._order.popleft())
-            self._go_without(work.node, f"no reply in {self.timeout:g} s")
+            self._go_without(Failure(work.node, f"no reply in {self.timeout:g} s", NO_REPLY))
 
-    def _go_without(self, node: int, reason: str) -> None:
+    def _go_without(self, failure: Failure) -> None:
         """A worker has brought nothing; it is idle again."""
-        self.figures.fail(node, reason)
-        self._idle.append(node)
-        self.system.give_up(self, node)
+        self.figures.fail(failure)
+        self.trust.judge(self.round + 1, failure, self.nodes - self.out)
+        self._idle.append(failure.device)
+        self.system.give_up(self, failure.device)
         self._fruitless += 1
-        if self._fruitless > PATIENCE * max(1, len(self.nodes)):
-            self.stop(f"{self._fruitless} times in a row a worker brought nothing, the last one: {reason}")
+        if self._fruitless > PATIENCE * max(1, len(self.nodes - self.out)):
+            self.stop(f"{self._fruitless} times in a row a worker brought nothing, the last one: {failure.reason}")
 
     def _meet(self) -> None:
         nodes = self.mailbox.nodes()
@@ -251,19 +285,23 @@ class ServerRun:
         joined, left = sorted(nodes - self.nodes), self.nodes - nodes
         self.nodes = set(nodes)
         for message_id in [i for i, work in self.working.items() if work.node in left] if left else ():
-            self.figures.fail(self.working.pop(message_id).node, "disconnected while at work")
+            self.figures.fail(Failure(self.working.pop(message_id).node, "disconnected while at work", NO_REPLY))
         self.waiting -= left
         self._queue = deque(node for node in self._queue if node not in left)
         self._idle = [node for node in self._idle if node not in left] + joined
-        self.system.meet(self, joined, sorted(left))
+        self.system.meet(self, joined, sorted(left - self.out))
+        self.out -= left
+        if self.out and all(self.trust.out(node, self.round + 1) is not None for node in self.nodes):
+            self._take_back(set(self.out))
 
     def _close_round(self) -> None:
         self.round += 1
         figures: Figures = {"model_version": self.version, "connected": len(self.nodes)}
-        figures |= self.figures.told() | self.system.figures(self)
+        figures |= self.figures.told() | self.system.figures(self) | self.trust.figures(self.out, self.round)
         if self.stopped is not None:
             figures["stopped"] = self.stopped
         self.figures = RoundFigures()
+        self._take_back({node for node in self.out if self.trust.out(node, self.round + 1) is None})
         if self.system.on_round is not None:
             self.system.on_round(figures)
 
@@ -277,6 +315,8 @@ class ServerRun:
             "workers": self.workers,
             "nodes": sorted(self.nodes),
             "waiting": sorted(self.waiting),
+            "out": sorted(self.out),
+            "trust": self.trust.state(),
             "idle": sorted(self._idle),
             "queue": list(self._queue),
             "steps": [list(item) for item in sorted(self._steps.items())],
@@ -298,9 +338,13 @@ class ServerRun:
         self._steps = {int(node): int(step) for node, step in state["steps"]}
         self.quickest = math.inf if state["quickest"] is None else state["quickest"]
         self._record = None
+        if "trust" in state:  # of an older version without it nobody is in quarantine
+            self.trust.restore(state["trust"])
         if self.mailbox.timed is None:
+            self._leave_out()
             return
         self.nodes, self.waiting = set(state["nodes"]), set(state["waiting"])
+        self.out = set(state.get("out", ()))
         self._idle, self._queue = list(state["idle"]), deque(state["queue"])
         self._fruitless = state["fruitless"]
         vectors = [vector.copy() for vector in state["vectors"]]

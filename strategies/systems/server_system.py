@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
@@ -13,6 +14,7 @@ from flwr.serverapp.strategy import Result
 
 from strategies.mean_exchange import Vector
 from strategies.own_rounds import OwnRounds
+from strategies.trust import Trust
 
 if TYPE_CHECKING:
     from strategies.systems.coded_updates import CodedUpdates
@@ -51,6 +53,10 @@ class ServerSystem(OwnRounds):
         How many workers are at work at a time, at most; who has waited longest goes next.
     coding : CodedUpdates or None
         How workers send their updates; None for plain models.
+    trust : Trust
+        How far workers are believed. All count alike, so that shares of weights play no part.
+    numbers : mapping of int to int
+        The device of each node; one that is not there goes by its own number.
 
     Raises
     ------
@@ -63,6 +69,8 @@ class ServerSystem(OwnRounds):
     run: ServerRun | None = None
     concurrency: float = math.inf
     coding: CodedUpdates | None = None
+    trust: Trust = Trust()
+    numbers: Mapping[int, int] = MappingProxyType({})
     _past: tuple[int, Mapping[str, Any]] | None = None
 
     def __init__(self, server_learning_rate: float = 1.0, devices: int | None = None) -> None:
@@ -101,7 +109,7 @@ class ServerSystem(OwnRounds):
         """A worker has not answered in time, or with nothing usable; it is idle again."""
 
     def meet(self, run: ServerRun, joined: Iterable[int], left: Iterable[int]) -> None:
-        """Workers have come and gone."""
+        """Workers have come and gone, or are in quarantine from now on (as gone) or no more."""
 
     def figures(self, run: ServerRun) -> Figures:
         """What a round tells beside what every system tells."""

@@ -118,7 +118,7 @@ class Synchronous(ServerSystem):
     def round_is_over(self, run: ServerRun) -> bool:
         """Whether enough updates are there, or no more will come."""
         if not self._over:
-            wanted = run.workers - self.backup_workers
+            wanted = run.workers - max(self.backup_workers, len(run.out))
             there = len(self._updates)
             if there < wanted and self.on_lost == GO_ON:
                 wanted = min(wanted, there + run.may_still_come())
@@ -130,6 +130,8 @@ class Synchronous(ServerSystem):
         return True
 
     def _step(self, run: ServerRun) -> None:
+        for node in run.too_long(self._updates):
+            del self._updates[node]
         if self._updates:
             total = np.zeros(run.x.shape)
             for node in sorted(self._updates):  # one after the other: no copy of all of them

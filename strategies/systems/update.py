@@ -7,7 +7,7 @@ from flwr.app import ArrayRecord, Message
 
 from channel.layout import Layout
 from channel.records import records_in
-from strategies.air_messages import reason_of
+from strategies.air_messages import failure_of
 from strategies.mean_exchange import Vector
 from strategies.received import check_finite, largest_norm, read_array
 from strategies.refusal import BadPayload
@@ -36,8 +36,7 @@ def read_update(reply: Message, form: ModelForm, sent: Vector) -> Vector:
     BadPayload
         If the worker failed, or what it sent is no model of this layout, or not finite.
     """
-    if reply.has_error():
-        raise BadPayload(reason_of(reply))
+    check_content(reply)
     records = records_in(reply.content, ArrayRecord)
     if len(records) != 1:
         raise BadPayload(f"{len(records)} records of arrays, expected one: the trained model")
@@ -52,6 +51,21 @@ def read_update(reply: Message, form: ModelForm, sent: Vector) -> Vector:
         check_finite(trained, "entries of the trained model")
         raise BadPayload(f"the update's norm is {norm:g}, expected at most {largest:g}", "norm")
     return update
+
+
+def check_content(reply: Message) -> None:
+    """Refuse a reply that brings nothing: an error, of the kind that it has with every strategy, or not even that.
+
+    Raises
+    ------
+    BadPayload
+        Says why.
+    """
+    if reply.has_error():
+        failure = failure_of(reply.metadata.src_node_id, reply)
+        raise BadPayload(failure.reason, failure.kind)
+    if not reply.has_content():
+        raise BadPayload("the reply holds neither content nor an error")
 
 
 def _read(record: ArrayRecord, layout: Layout) -> Vector:

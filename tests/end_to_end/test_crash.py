@@ -41,6 +41,7 @@ SCENARIO: dict[str, Any] = {
 FEEDBACK = {"code": "random-linear", "ratio": 0.25, "decoder": "projection", "error_feedback": True}
 MOMENTUM = {"name": "fedavgm", "server_momentum": 0.9}
 EXACT = {"uplink": {"code": "uncoded"}, "power_control": {"energy_per_round": 1e5}}
+IDEAL = {"uplink": {"kind": "ideal"}}
 VARIANTS: list[dict[str, Any]] = [
     {"name": "momentum and error feedback", "strategy": MOMENTUM, "uplink": FEEDBACK},
     {"name": "adam", "strategy": {"name": "fedadam"}, "impairments": {"availability": 0.7, "mean_outage": 2.0}},
@@ -55,6 +56,8 @@ VARIANTS: list[dict[str, Any]] = [
     },
     {"name": "dingo over the air", "strategy": {"name": "dingo"}} | EXACT,
     {"name": "giant over the air", "strategy": {"name": "giant"}, "training": {"l2": 1e-2}} | EXACT,
+    {"name": "asynchronous", "strategy": {"name": "asynchronous", "server_learning_rate": 0.2}} | IDEAL,
+    {"name": "gossip", "strategy": {"name": "gossip", "mode": "pull"}} | IDEAL,
 ]
 
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,9 +178,18 @@ def test_a_device_does_not_talk_to_a_server_of_another_authority(federation: Fed
     assert "the server's certificate is not accepted" in part.said()
 
 
-def test_a_plain_connection_is_refused(federation: Federation, tmp_path: Path) -> None:
+def test_a_plain_connection_is_refused(federation: Federation) -> None:
     with pytest.raises(NoAnswer, match="no HTTP answer"):
         Control(federation.address, insecure=True).nodes()
+    host, _, port = federation.address.partition(":")
+    plain = http.client.HTTPConnection(host, int(port), timeout=10)  # as a device's, which over TLS is answered 401
+    with closing(plain):
+        plain.request("POST", "/v1/fleet/pull-messages", b"", {"content-type": "application/protobuf"})
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            plain.getresponse()
+
+
+def test_a_supernode_with_a_key_does_not_start_without_tls(federation: Federation, tmp_path: Path) -> None:
     key = str(federation.folder / "device-0/device.key")
     said = refused(tmp_path, "--superlink", federation.address, "--insecure", "--auth-supernode-private-key", key)
     assert "Insecure connection is enabled, but the SuperNode's private key" in said

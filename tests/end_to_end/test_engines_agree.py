@@ -114,12 +114,30 @@ name = "workers"
 strategy = { name = "synchronous" }
 uplink.kind = "digital"
 codec = { name = "qsgd", levels = 3, packing = "entropy" }
+
+[[variants]]
+name = "asynchronous"
+strategy = { name = "asynchronous" }
+uplink = { kind = "ideal" }
+
+[[variants]]
+name = "stale-synchronous"
+strategy = { name = "stale-synchronous" }
+uplink = { kind = "ideal" }
+
+[[variants]]
+name = "fedbuff"
+strategy = { name = "fedbuff" }
+uplink = { kind = "ideal" }
 """
 
 VARIANTS = ("rlc", "ideal", "half", "sign", "sign again", "lossy", "everything", "energies", "votes")
 
 SYSTEM = "workers"
 """A system of a server and its workers, whose time is simulated on one engine and real on the other."""
+
+WITHOUT_ROUNDS = ("asynchronous", "stale-synchronous", "fedbuff")
+"""Systems whose server steps when an update comes: in which order that is, is not the same on both engines."""
 
 # Measured seconds are nobody's to repeat. The error of the mean update needs the plain updates, which a server that is
 # reached by messages never sees: Flower's record leaves it out.
@@ -217,11 +235,21 @@ def test_workers_packets_are_all_accepted_on_both_engines(folders: tuple[Path, P
         assert record["failures"] == []
 
 
+@pytest.mark.parametrize("variant", WITHOUT_ROUNDS)
+def test_systems_without_rounds_of_all_learn_from_messages_that_come_when_they_come(
+    folders: tuple[Path, Path], variant: str
+) -> None:
+    rounds = records(folders[1] / variant)
+    assert [record["round"] for record in rounds] == [0, 1, 2, 3]
+    assert all(record["accepted"] > 0 and record["failures"] == [] for record in rounds[1:])
+    assert rounds[-1]["train_loss"] < rounds[0]["test_loss"]
+
+
 def test_the_run_folder_of_flower_reads_like_any_other(folders: tuple[Path, Path]) -> None:
     run = fedmac.Run(folders[1])
     assert run.summary["engine"] == "flower"
     assert run.summary["interrupted"] is False
-    assert run.variants == [*VARIANTS, SYSTEM]
+    assert run.variants == [*VARIANTS, SYSTEM, *WITHOUT_ROUNDS]
     assert (folders[1] / "report.html").is_file()
     assert (folders[1] / "flower.log").is_file()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from threading import Timer
 from typing import Any
 
@@ -16,15 +17,17 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 from torch import nn
 
+import fedmac
 from channel import AnalogUplink, Channel, IdealUplink, MinimumMSE, RandomLinearCode, Rayleigh, Uncoded, Uplink
 from clients.app import Workplace, client_app
 from clients.parameters import model_arrays
 from clients.training import Trainer, Training
-from fedmac.engines.local import FIRST_NODE
+from fedmac.engines.local import FIRST_NODE, LocalGrid
 from fedmac.engines.workers import Team, WorkerDied
 from fedmac.record import MEASURED
 from strategies import AirGrid, OverTheAir
 from tests import fleet
+from tests.fedmac.small_scenario import small
 
 RAYLEIGH = Channel(Rayleigh(), noise_power=0.01)
 UPLINKS: dict[str, Uplink] = {
@@ -198,6 +201,53 @@ def test_a_worker_that_dies_is_an_error_that_says_what_to_try(busy: bool) -> Non
         air = AirGrid(grid, IdealUplink())
         with pytest.raises(WorkerDied, match=r"worker 1 .* exit code -9.*engine\.workers=1"):
             air.send_and_receive(fleet.train_messages(fleet.initial(work), air.get_node_ids()))
+
+
+@pytest.mark.parametrize("entries", [1, 10**6], ids=["it does not answer", "it does not even read"])
+def test_a_worker_that_falls_silent_is_an_error_that_names_its_devices(entries: int) -> None:
+    """Devices 1 and 3 are with worker 1. A pipe holds far less than 8 MB: to write that, somebody has to read."""
+    work = fleet.workplace()
+    with LocalGrid(work, client_app(lambda *_: work), workers=2, patience=0.2) as grid:
+        pid = grid.team.processes[1].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        rescue = Timer(5.0, os.kill, (pid, signal.SIGKILL))  # a wait without an end fails this test, and ends
+        rescue.start()
+        messages = fleet.train_messages(fleet.record({"x": np.zeros(entries)}), grid.get_node_ids())
+        said = r"worker 1 .*\(devices 1, 3\) was silent for 0\.2 s; --resume .* larger engine\.round_timeout_s"
+        with pytest.raises(WorkerDied, match=said):
+            grid.push_messages(messages)
+        rescue.cancel()
+
+
+def test_a_worker_that_falls_silent_after_a_round_is_named_too() -> None:
+    """When what devices keep is collected, for a checkpoint."""
+    work = fleet.workplace()
+    with LocalGrid(work, client_app(lambda *_: work), workers=2, patience=0.2) as grid:
+        pid = grid.team.processes[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        rescue = Timer(5.0, os.kill, (pid, signal.SIGKILL))
+        rescue.start()
+        with pytest.raises(WorkerDied, match=r"worker 0 .*\(devices 0, 2\) was silent"):
+            grid.device_states()
+        rescue.cancel()
+
+
+def test_a_run_gives_its_workers_the_scenarios_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the clock is simulated the limit is in its seconds, and workers get that of a scenario that says none."""
+    given: list[float | None] = []
+
+    def noting(self: LocalGrid, *arguments: Any, patience: float | None = None, **options: Any) -> None:
+        given.append(patience)
+        begin(self, *arguments, patience=patience, **options)
+
+    begin = LocalGrid.__init__
+    monkeypatch.setattr(LocalGrid, "__init__", noting)
+    fedmac.run(small({"engine.round_timeout_s": 50.0}), out=tmp_path / "real", report=False)
+    clocked = {"strategy": {"name": "asynchronous"}, "uplink": {"kind": "ideal"}, "power_control": {}, "channel": {}}
+    fedmac.run(small(clocked | {"engine.round_timeout_s": 50.0}), out=tmp_path / "simulated", report=False)
+    assert given == [50.0, 3600.0]
 
 
 class Counted(nn.Module):

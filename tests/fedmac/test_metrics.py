@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,48 @@ def test_prometheus_reads_the_rounds_at_an_address(tmp_path: Path, port: int) ->
         assert text.endswith("# EOF\n")
     with pytest.raises(ConnectionRefusedError):
         ask(port)
+
+
+def failing_run(out: Path, port: int, before: Callable[[], object]) -> None:
+    with prometheus(out, str(port)) as note:
+        note(RECORD)
+        before()
+        raise OSError("disk full")
+
+
+def test_prometheus_is_told_that_its_run_failed(tmp_path: Path, port: int) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(failing_run, tmp_path / "r", port, lambda: ask(port))
+        while not (seen := failed_of(port)):
+            assert not run.done(), "the address went away before it had said so"
+        assert seen == 1
+        with pytest.raises(OSError, match="disk full"):
+            run.result(30)
+    with pytest.raises(ConnectionRefusedError):
+        ask(port)
+
+
+def failed_of(port: int) -> float:
+    """What the address says of the run; 0 as long as nobody listens there."""
+    with suppress(ConnectionError):  # refused, or closed while it waited in line
+        return next(iter(read(ask(port)[2])["fedmac_run_failed"].values()))
+    return 0.0
+
+
+def test_a_failed_run_that_nobody_asks_about_ends_at_once(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedmac.metrics_sinks.LAST_LOOK_S", 1e6)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(OSError, match="disk full"):
+        pool.submit(failing_run, tmp_path / "r", port, lambda: None).result(30)
+
+
+def test_a_failed_run_does_not_wait_for_ever_for_who_has_asked_before(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedmac.metrics_sinks.LAST_LOOK_S", 0.01)
+    with pytest.raises(OSError, match="disk full"):
+        failing_run(tmp_path / "r", port, lambda: ask(port))
 
 
 def test_the_endpoint_is_for_this_machine_unless_asked_otherwise() -> None:

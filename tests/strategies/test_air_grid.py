@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -461,6 +461,27 @@ def test_nodes_that_do_not_say_their_device_get_the_numbers_that_are_left() -> N
     # Devices 1 and 3 answer; 555 < 907 take 0 and 2.
     with pytest.warns(UserWarning, match="2 of 4 nodes have not said within 300 s which device they are"):
         assert AirGrid(grid, IdealUplink()).get_node_ids() == [555, 31, 907, 412]
+
+
+@pytest.mark.parametrize(("limit", "waited"), [(7.0, 7.0), (3600.0, 300.0)])
+def test_nodes_are_not_waited_for_longer_than_a_round_when_they_are_to_say_their_device(
+    limit: float, waited: float
+) -> None:
+    class Noting(Renamed):
+        limits: ClassVar[list[float | None]] = []
+
+        def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+            self.limits.append(timeout)
+            return super().send_and_receive(messages, timeout=timeout)
+
+    work = fleet.workplace()
+    grid = Noting(fleet.local_grid(work))
+    grid.mute = (555,)
+    with pytest.warns(UserWarning, match=f"1 of 4 nodes have not said within {waited:g} s"):
+        OverTheAir(FedAvg(fraction_evaluate=0.0), IdealUplink()).start(
+            grid, fleet.initial(work), num_rounds=1, timeout=limit
+        )
+    assert grid.limits == [waited, limit]
 
 
 def test_a_node_that_joins_later_is_asked_then() -> None:

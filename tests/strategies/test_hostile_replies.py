@@ -172,7 +172,7 @@ def models(exchange: OneExchange) -> dict[int, bytes]:
 
 
 @pytest.mark.parametrize("link", LINKS)
-def test_a_gigabyte_is_refused_without_being_copied(link: str) -> None:
+def test_two_hundred_megabytes_are_refused_without_being_copied(link: str) -> None:
     sent = with_bytes(npy("{'descr':'|u1','fortran_order':False,'shape':(200000000,)}", bytes(2 * 10**8)))
     tracemalloc.start()
     exchange = OneExchange(LINKS[link](), tamper={1: sent})

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from fedmac.engines.superlink import EngineError
 from fedmac.record import read_rounds
 from fedmac.report.clock_figures import SIMULATED, clock_table
 from fedmac.report.folder import read_run
@@ -132,6 +133,37 @@ def test_a_deadline_that_nobody_misses_changes_nothing(tmp_path: Path) -> None:
     without = rounds_of(tmp_path / "without", {})
     within = rounds_of(tmp_path / "within", {"devices.deadline_s": 2 * SECONDS})
     assert simulated(within) == simulated(without)
+
+
+def test_a_deadline_that_nobody_can_make_ends_the_run_which_says_what_the_quickest_needs(tmp_path: Path) -> None:
+    says = f"5 exchanges in a row were empty with devices.deadline_s = 1e-09: the quickest device needed {SECONDS:g} s"
+    with (
+        pytest.warns(UserWarning, match=f"ended early: {says}"),
+        pytest.raises(EngineError, match=f"no device sent in any of 5 rounds; {says}; accepted: a longer deadline_s"),
+    ):
+        rounds_of(tmp_path / "run", {"devices.deadline_s": 1e-9, "rounds": 12})
+    rounds = read_rounds(tmp_path / "run/rounds.jsonl")
+    assert [record["round"] for record in rounds] == [0, 1, 2, 3, 4, 5]
+    assert all(record["devices"] == [] and record["participants"] == 0 for record in rounds[1:])
+    assert ["stopped" in record for record in rounds] == [False] * 5 + [True]
+
+
+def test_a_deadline_that_is_made_now_and_then_ends_the_run_with_what_is_learnt(tmp_path: Path) -> None:
+    # One device, whose jitter lets it make the deadline in some of the first rounds, and then not five times in a row.
+    one = {"data.devices": 1, "devices.jitter": 0.5, "devices.deadline_s": 0.6 * SECONDS, "rounds": 60}
+    with pytest.warns(UserWarning, match="ended early: 5 exchanges in a row were empty"):
+        rounds = rounds_of(tmp_path / "run", one)
+    sent = [bool(record["devices"]) for record in rounds[1:]]
+    assert any(sent)
+    assert sent[-6:] == [True] + [False] * 5
+    assert not any(a == [False] * 5 for a in (sent[k : k + 5] for k in range(len(sent) - 5)))
+    assert rounds[-1]["stopped"]
+    assert (tmp_path / "run/model.safetensors").is_file()
+    with pytest.raises(Killed):  # two empty exchanges before the last: they are counted on
+        rounds_of(tmp_path / "killed", one, progress=Killer(len(sent) - 2))
+    with pytest.warns(UserWarning, match="ended early: 5 exchanges in a row were empty"):
+        resumed = rounds_of(tmp_path / "killed", one, resume=True)
+    assert simulated(resumed) == simulated(rounds)
 
 
 def test_packets_take_the_time_of_their_access(tmp_path: Path) -> None:

@@ -182,3 +182,17 @@ def test_a_variant_with_another_link_lets_go_of_the_old_ones_rates() -> None:
     (variant,) = Scenario.load(content).resolve()
     assert variant.scenario.network is not None
     assert variant.scenario.network.up_mbps is None
+
+
+def test_the_table_trust_holds_for_systems(tmp_path: Path) -> None:
+    hostile = {
+        "attackers": {"devices": [1], "kind": "scaled-update", "factor": 1e4},
+        "devices.jitter": 0.0,
+        "rounds": 4,
+    }
+    believed = rounds_of(tmp_path / "believed", hostile)
+    assert all("bad_replies" not in record for record in believed)
+    bounded = rounds_of(tmp_path / "bounded", hostile | {"trust.largest_norm_ratio": 50.0, "trust.bad_replies": 1})
+    assert bounded[-1]["bad_replies"] == {"1": {"norm": 1}}
+    assert [one["device"] for one in bounded[-1]["not_asked"]] == [1]
+    assert [(one["device"], one["kind"]) for record in bounded for one in record.get("failures", ())] == [(1, "norm")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,9 +48,11 @@ class SuperLinkInMemory:
     ----------
     devices : int
         Nodes that are registered and online.
+    names : sequence of str, optional
+        Under which each is registered, in their order.
     """
 
-    def __init__(self, devices: int) -> None:
+    def __init__(self, devices: int, names: Sequence[str] = ()) -> None:
         store = ObjectStoreFactory(FLWR_IN_MEMORY_DB_NAME)
         self.state = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), store).state()
         self.run_id = self.state.create_run(None, None, None, {}, NOOP_FEDERATION_ID, None, None, TaskType.SERVER_APP)
@@ -58,7 +61,10 @@ class SuperLinkInMemory:
         assert self.state.claim_task(run.primary_task_id)
         assert self.state.activate_task(run.primary_task_id)
         (self.task,) = self.state.get_tasks(task_ids=[run.primary_task_id])
-        self.nodes = [self.state.create_node("", "", b"key %d" % number, 600.0) for number in range(devices)]
+        self.nodes = [
+            self.state.create_node("", "", b"key %d" % number, 600.0, name=names[number] if names else None)
+            for number in range(devices)
+        ]
         for node in self.nodes:
             assert self.state.activate_node(node, 600.0)
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = self.run_id, self.task.task_id, SUPERLINK

@@ -6,6 +6,7 @@ import http.server
 import socket
 import ssl
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from fedmac.engines.deployment import answering as server_asked
 from fedmac.engines.deployment import devices_online, end_orphan, run_on_superlink, wait_for_devices
 from fedmac.engines.superlink import EngineError
 from fedmac.lock import held
+from fedmac.record import RecordError, writing
 
 Answers = dict[str, tuple[int, bytes]]
 
@@ -295,6 +297,26 @@ def test_a_failed_run_is_an_error_with_the_server_s_own_traceback(tmp_path: Path
         EngineError, match=r"(?s)run 4 .* ended finished:failed: exception.*ValueError: the server gave up"
     ):
         run_with(link, tmp_path)
+
+
+def test_a_full_disk_is_said_in_a_line_with_the_way_on(tmp_path: Path) -> None:
+    class Full(Recorded):
+        def log(self, run: int) -> Iterator[str]:
+            try:
+                with writing(tmp_path / "rounds.jsonl"):
+                    raise OSError(28, "No space left on device")
+            except RecordError:
+                yield f"INFO: round 3\n{traceback.format_exc()}INFO: the server ends\n"
+
+    with pytest.raises(EngineError) as raised:
+        run_with(Full("finished:failed", "a long tale of Flower's"), tmp_path)
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("run 4 on 127.0.0.1:1 ended finished:failed: ")
+    assert "rounds.jsonl" in lines[0]
+    assert "No space left on device" in lines[0]
+    assert lines[0].endswith("; once that is put right, --resume finishes the run")
+    assert lines[1] == f"(whole log: {tmp_path / 'run.log'})"
 
 
 def test_runs_are_found_by_their_configuration() -> None:

@@ -8,6 +8,7 @@ import os
 import shlex
 import stat
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from fedmac.deployment.keys import registered_form
 from fedmac.deployment.refusals import BadDeployment
 from fedmac.record import FolderInTheWay, RecordError
 from tests.fedmac.command_line import Command
+
+repository = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,17 @@ def test_start_files_are_what_their_readers_accept(deployment: Path) -> None:
         script = deployment / part / "start.sh"
         assert os.access(script, os.X_OK)
         subprocess.run(["sh", "-n", script], check=True)
+
+
+def test_an_image_gets_what_is_installed_and_no_key_that_was_made_in_the_repository() -> None:
+    ignored, *taken = (repository / ".dockerignore").read_text().splitlines()[1:]
+    let_in = {line.removeprefix("!") for line in taken if line.startswith("!")}
+    assert ignored == "*"  # whatever name a deployment's folder has
+    project = tomllib.loads((repository / "pyproject.toml").read_text())
+    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    facts = {"LICENSE", project["project"]["readme"], "constraints.txt", "pyproject.toml"}
+    assert let_in == packages | facts
+    assert all((repository / name).exists() for name in let_in)
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:

@@ -12,10 +12,13 @@ from flwr.supercore.inflatable.inflatable_object import get_object_id
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from channel.order import TRANSMISSION_KEY
 from fedmac.deployment import unbroken_grid
 from fedmac.deployment.unbroken_grid import UnbrokenGrid
 from strategies.air_messages import failure_of
-from strategies.refusal import UNREADABLE_REPLY
+from strategies.device_numbers import DeviceNumbers
+from strategies.refusal import OVERLONG_REPLY, UNREADABLE_REPLY
+from strategies.trust import Trust
 from tests.fedmac.deployment.superlink_in_memory import (
     DeviceInMemory,
     Parcel,
@@ -159,6 +162,46 @@ def test_flower_s_own_grid_raises_at_what_is_forged(forgery: Callable[[Exchange]
         list(exchange.http.pull_messages(exchange.ids))
 
 
+def test_of_a_reply_without_measure_a_bounded_part_is_fetched_and_its_device_alone_loses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unbroken_grid, "_LEAST_BYTES", 2**16)
+    exchange = Exchange()
+    chunks, most = 100, 2**16
+    arrays = ArrayRecord({str(k): Array(np.full(most // 10, k, np.uint8)) for k in range(chunks)})  # ten times too long
+    forged = exchange.devices[FORGER].reply(exchange.messages[FORGER], RecordDict({"arrays": arrays}))
+    exchange.devices[FORGER].send(Parcel.of(forged))
+    exchange.send_honest()
+    came = exchange.pull()
+    failure = failure_of(FORGER, came[FORGER])
+    assert (failure.kind, failure.bad) == ("length", True)
+    assert came[FORGER].error.code == OVERLONG_REPLY
+    assert failure.reason == "its reply is longer than 65536 bytes"
+    assert not came[0].has_error()
+    assert not came[2].has_error()
+    client = exchange.http._runtime_client
+    assert isinstance(client, RuntimeClient)
+    honest = 2 * len(exchange.parcel(0).contents)
+    # Ten chunks fill the bound; on each of them come the heads, and one fetch of two parts may go beyond it.
+    assert client.asked["PullObject"] - honest < chunks / 2
+    assert client.asked["ConfirmMessageReceived"] == 3  # the SuperLink keeps nothing of it either
+
+
+def test_a_reply_may_be_some_times_as_long_as_the_longest_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unbroken_grid, "_LEAST_BYTES", 0)
+    superlink = SuperLinkInMemory(devices=1)
+    grid = UnbrokenGrid(superlink.grid())
+    model = ArrayRecord({"x": Array(np.zeros(5000, np.float32))})
+    ids = list(grid.push_messages([Message(RecordDict({"model": model}), superlink.nodes[0], MessageType.TRAIN)]))
+    device = DeviceInMemory(superlink, 0)
+    message = device.message()
+    assert message is not None
+    symbols = RecordDict({"symbols": ArrayRecord({"x": Array(np.ones(10_000, np.complex128))})})  # two an entry
+    device.send(Parcel.of(device.reply(message, symbols)))
+    (reply,) = grid.pull_messages(ids)
+    assert reply.content.array_records["symbols"]["x"].numpy().size == 10_000
+
+
 def test_a_reply_whose_parts_are_on_their_way_holds_nobody_up_and_comes_when_it_is_whole() -> None:
     exchange = Exchange()
     late = exchange.devices[FORGER].send(exchange.parcel(FORGER), held_back=2)
@@ -201,6 +244,36 @@ def test_a_message_that_nobody_asked_for_is_no_reply(monkeypatch: pytest.MonkeyP
     answered = [reply.metadata.reply_to_message_id for reply in replies]
     assert sorted(answered) == sorted(["", exchange.ids[0], exchange.ids[2]])
     assert next(reply for reply in replies if not reply.metadata.reply_to_message_id).has_error()
+
+
+def test_a_device_has_the_number_that_its_key_is_registered_under_whatever_it_says_and_is_not_asked() -> None:
+    superlink = SuperLinkInMemory(devices=3, names=["device-2", "device-0", "device-1"])
+    http = superlink.grid()
+    numbers = DeviceNumbers(UnbrokenGrid(http), Trust(devices=3))
+    numbers.meet(superlink.nodes)
+    assert [numbers.of_node(node) for node in superlink.nodes] == [2, 0, 1]
+    assert isinstance(http._runtime_client, RuntimeClient)
+    assert "PushMessages" not in http._runtime_client.asked
+
+
+def test_a_number_that_a_key_is_registered_under_is_nobody_else_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys without such a name (``fedmac deploy server --insecure``) leave a device's word; device 0 has its key."""
+    superlink = SuperLinkInMemory(devices=2, names=["somebody", "device-0"])
+    grid = UnbrokenGrid(superlink.grid())
+    devices = [DeviceInMemory(superlink, number) for number in range(2)]
+    pull = grid.pull_messages
+
+    def with_the_device_at_work(ids: set[str]) -> list[Message]:
+        for device in devices:  # both say that they are device 0; the first is believed, where its key says nothing
+            if (message := device.message()) is not None:
+                said = RecordDict({TRANSMISSION_KEY: ConfigRecord({"device": 0})})
+                device.send(Parcel.of(device.reply(message, said)))
+        return pull(ids)
+
+    monkeypatch.setattr(grid, "pull_messages", with_the_device_at_work)
+    numbers = DeviceNumbers(grid, Trust(devices=2))
+    numbers.meet(superlink.nodes)
+    assert [numbers.of_node(node) for node in superlink.nodes] == [1, 0]
 
 
 def test_a_device_that_is_gone_is_told_as_flower_tells_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from channel.randomness import generator
 from strategies.peers.graph import Graph, complete, geometric, grid, ring
-from strategies.peers.mixing import metropolis, mixing_matrix, spectral_gap
+from strategies.peers.mixing import graph_gap, metropolis, mixing_matrix, spectral_gap
+from strategies.peers.named_gossip import NamedGossip
 
 ROUNDING = 1e-12  # of eigenvalues of size 1
 
@@ -52,16 +54,56 @@ def test_choices_are_doubly_stochastic_on_any_graph(peers: int, radius: float, s
     np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=ROUNDING)
 
 
+def pairs(graph: Graph) -> list[tuple[int, int]]:
+    return [(int(i), int(j)) for i, j in graph.edges]
+
+
+def test_edges_are_in_order_and_each_there_once() -> None:
+    graph = Graph(4, [(3, 2), (1, 0), (0, 1), (1, 3)])
+    assert pairs(graph) == [(0, 1), (1, 3), (2, 3)]
+    assert [near.tolist() for near in graph.neighbours] == [[1], [0, 3], [3], [1, 2]]
+    assert pairs(complete(4)) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert pairs(ring(4)) == [(0, 1), (0, 3), (1, 2), (2, 3)]
+
+
+@given(st.integers(1, 7), st.integers(2, 7), st.booleans())
+def test_the_gap_of_a_graph_is_that_of_its_matrix_whatever_the_way_to_it(rows: int, columns: int, wrap: bool) -> None:
+    peers = rows * columns
+    star = Graph(peers, [(0, k) for k in range(1, peers)])
+    for graph in (complete(peers), ring(peers), grid(rows, columns, wrap=wrap), star):
+        assert graph_gap(graph) == pytest.approx(spectral_gap(mixing_matrix(graph)), abs=ROUNDING)
+
+
+@pytest.mark.parametrize("make", [complete, ring, lambda p: grid(p // 40, 40)])
+def test_no_matrix_is_made_for_the_gap_of_a_complete_graph_a_ring_or_a_torus(
+    make: Callable[[int], Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand times a thousand numbers and their eigenvalues: seconds, where the gap is known."""
+
+    def refuse(graph: Graph) -> None:
+        raise AssertionError(f"a matrix of {graph.peers} peers")
+
+    monkeypatch.setattr("strategies.peers.mixing.mixing_matrix", refuse)
+    assert 0 < graph_gap(make(1000)) < 1
+    with pytest.raises(AssertionError):
+        graph_gap(grid(25, 40, wrap=False))
+
+
+def test_a_graph_that_seeds_share_is_built_once() -> None:
+    gossip = NamedGossip()
+    assert gossip.among(50, seed=0).graph is gossip.among(50, seed=1).graph
+
+
 def test_geometric_joins_those_that_are_near() -> None:
     graph = geometric([[0, 0], [3, 0], [3, 4], [9, 4]], 6.0)
-    assert graph.edges == ((0, 1), (0, 2), (1, 2), (2, 3))
-    assert geometric([[0, 0, 0], [0, 0, 5]], 5.0).edges == ((0, 1),)
+    assert pairs(graph) == [(0, 1), (0, 2), (1, 2), (2, 3)]
+    assert pairs(geometric([[0, 0, 0], [0, 0, 5]], 5.0)) == [(0, 1)]
 
 
 def test_a_grid_has_neighbours_right_and_below_and_round_the_edge() -> None:
-    assert grid(2, 3, wrap=False).edges == ((0, 1), (0, 3), (1, 2), (1, 4), (2, 5), (3, 4), (4, 5))
+    assert pairs(grid(2, 3, wrap=False)) == [(0, 1), (0, 3), (1, 2), (1, 4), (2, 5), (3, 4), (4, 5)]
     assert [len(near) for near in grid(3, 4).neighbours] == [4] * 12
-    assert grid(1, 5).edges == ring(5).edges
+    assert pairs(grid(1, 5)) == pairs(ring(5))
 
 
 def test_a_graph_in_parts_is_refused_naming_them() -> None:

@@ -6,14 +6,15 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channel.randomness import generator
-from strategies.repurpose import DoesNotFit, Links, Worker, repurpose
+from channel.randomness import generator, torch_generator
+from strategies.repurpose import DoesNotFit, Links, Worker, account, repurpose
 from strategies.repurpose.assignment import assign, places_by_share
 from strategies.repurpose.workers import shares
-from tests.strategies.repurpose.networks import dense, inputs
+from tests.strategies.repurpose.networks import convolutional, dense, inputs
 
 
 def test_the_assignment_is_the_cheapest_of_all() -> None:
@@ -52,16 +53,46 @@ def test_limits_that_do_not_fit_are_refused_with_what_is_missing() -> None:
         shares([Worker(multiply_adds=100), Worker(multiply_adds=100)], 400, 1600)
 
 
-def test_whole_units_that_do_not_go_into_limits_are_refused() -> None:
-    sizes = (12, 16, 7, 6)
-    tight = Worker(multiply_adds=dense_work(sizes) / 2)
-    with pytest.raises(DoesNotFit, match="units go to nobody"):
-        repurpose(dense(sizes), inputs(dense()), [tight, tight], 0.0)
+@pytest.mark.parametrize(
+    ("sizes", "team"),
+    [
+        ((64, 16, 12, 10), [Worker(multiply_adds=400), Worker(multiply_adds=955)]),
+        ((12, 16, 7, 6), [Worker(multiply_adds=173), Worker(multiply_adds=173)]),
+        ((12, 5, 5, 5), [Worker(multiply_adds=40)] * 3),
+        ((12, 5, 5, 5), [Worker(speed=1.0, memory=170), Worker(speed=3.0, memory=400)]),
+        ((12, 5, 5, 5), [Worker(memory=200, multiply_adds=44), Worker(speed=9e8), Worker(multiply_adds=40)]),
+    ],
+)
+def test_no_worker_holds_or_computes_more_than_its_limits(sizes: tuple[int, ...], team: list[Worker]) -> None:
+    x = torch.randn(50, sizes[0], generator=torch_generator(0, "inputs"))
+    plan = repurpose(dense(sizes), x, team, 0.0)
+    for number, worker in enumerate(team):
+        rows = [int((owners == number).sum()) for owners in plan.owners[1:]]
+        work = sum(count * before for count, before in zip(rows, sizes, strict=False))
+        assert work <= worker.multiply_adds
+        assert 4 * (work + sum(rows)) <= worker.memory  # a weight has 4 bytes, and each row a bias
+    assert [len(owners) for owners in plan.owners[1:]] == list(sizes[1:])
 
 
-def dense_work(sizes: tuple[int, ...]) -> int:
-    """Multiply-adds of a dense network."""
-    return sum(a * b for a, b in itertools.pairwise(sizes))
+def test_the_limits_of_convolutions_count_each_position() -> None:
+    model = convolutional()
+    free = repurpose(model, inputs(model), [Worker(), Worker()], 0.0)
+    half = account(free).multiply_adds[0]
+    plan = repurpose(model, inputs(model), [Worker(multiply_adds=0.9 * half), Worker()], 0.0)
+    assert 0 < account(plan).multiply_adds[0] <= 0.9 * half
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ({"multiply_adds": 55}, "worker 0 would get 66 multiply-adds with multiply_adds = 55, 11 too many"),
+        ({"memory": 250}, "worker 0 would get 300 bytes with memory = 250, 50 too many"),
+    ],
+)
+def test_whole_units_that_do_not_go_into_limits_are_refused(limit: dict[str, float], said: str) -> None:
+    # the rows of the layers have 12, 5 and 5 weights: 12 a + 5 b is never 55 with a, at most 5, and b, at most 10
+    with pytest.raises(DoesNotFit, match=said):
+        repurpose(dense((12, 5, 5, 5)), inputs(dense()), [Worker(**limit), Worker(**limit)], 0.0)
 
 
 def test_more_workers_than_neurons_are_refused() -> None:

@@ -15,7 +15,9 @@ from typer.testing import CliRunner, Result
 from fedmac.cli import app
 from fedmac.runs import run
 from fedmac.scenario_errors import ScenarioError
-from strategies.repurpose import account, load_plan
+from strategies.repurpose import account, load_plan, repurpose, save_parts, save_plan
+from strategies.repurpose.part_file import part_path
+from tests.strategies.repurpose.networks import dense, inputs
 
 SCENARIO = {
     "name": "tiny",
@@ -72,7 +74,8 @@ def test_a_trained_run_is_split_and_runs_on_processes(trained: Path, tmp_path: P
     text = tomllib.loads((plan / "plan.toml").read_text(encoding="utf-8"))
     assert text["facts"]["accuracy_judged"] >= text["facts"]["accuracy_model"] - 0.05
     front = pd.read_csv(plan / "front.csv")
-    assert len(front) >= 4
+    assert len(front) >= 5
+    assert front["communication_cost"][0] == 0
     assert text["sends"] in set(front["sends"])
     assert text["sends"] < (16 + 12)  # all activations, each to the other worker
     page = (plan / "report.html").read_text(encoding="utf-8")
@@ -159,6 +162,28 @@ def test_inference_refuses_what_is_not_of_the_plan(trained: Path, tmp_path: Path
     assert "model: its hash is" in refused("infer", plan, "--model", other)
     assert refused("infer", tmp_path).endswith(f"a plan lies in it; accepted: {plan}")
     assert "no plan here" in refused("infer", tmp_path / "parts")
+
+
+def test_a_plan_is_checked_against_any_seed_of_a_run(tmp_path: Path) -> None:
+    runs, plan = tmp_path / "run", tmp_path / "plan"
+    run(SCENARIO | {"rounds": 1, "seeds": 2}, out=runs, report=False)
+    assert called("repurpose", runs, "--seed", 1, "--workers", 2, "--cost", 1.0, "--out", plan).exit_code == 0
+    assert called("infer", plan, "--batch", 100, "--model", runs, "--seed", 1).exit_code == 0
+    assert "model: its hash is" in refused("infer", plan, "--model", runs)
+    assert "seed = 1; accepted: with --model RUN only" in refused("infer", plan, "--seed", 1)
+
+
+def test_a_plan_saved_in_python_is_run_by_the_command(tmp_path: Path) -> None:
+    model, x = dense(), inputs(dense())
+    made = repurpose(model, x, workers=2, communication_cost=0.01)
+    save_plan(made, tmp_path / "plan")
+    save_parts(made, tmp_path / "plan" / "parts")
+    save_file({"inputs": x[:5]}, tmp_path / "plan" / "sample.safetensors")
+    ended = called("infer", tmp_path / "plan", "--out", tmp_path / "outputs.safetensors")
+    assert ended.exit_code == 0, ended.output
+    found = load_file(tmp_path / "outputs.safetensors")["outputs"]
+    assert torch.allclose(found, made.run(x[:5]), rtol=1e-5, atol=1e-5)
+    assert part_path(tmp_path / "plan" / "parts", 1).is_file()
 
 
 @pytest.mark.parametrize("command", ["repurpose", "infer"])

@@ -94,6 +94,24 @@ def test_a_search_refines_the_pick(calibration: Calibration, points: list[Point]
     assert costs == sorted(costs)
 
 
+def test_a_path_begins_with_the_model_itself(points: list[Point]) -> None:
+    assert points[0].communication_cost == 0
+    assert points[0].accuracy == 1.0
+    assert points[0].accounts.sends == (24 + 16) * 3
+
+
+def test_no_drop_at_all_can_be_asked_for(calibration: Calibration) -> None:
+    def judge(plan: Plan) -> float:
+        """Only the model itself, which has all its edges, is accurate."""
+        return float(all(layer.kept.all() for layer in plan.layers.values()))
+
+    found, best = search(calibration, 4, judge, max_drop=0.0, points=2, refinements=1)
+    assert best.communication_cost == 0
+    costs = [point.communication_cost for point in found]
+    # between 0 and another cost there is no geometric mean: a tenth
+    assert costs[1] == pytest.approx(costs[2] / 10)
+
+
 def plan_of(cost: float = 0.0) -> Plan:
     return repurpose(convolutional(), inputs(convolutional()), 3, cost)
 

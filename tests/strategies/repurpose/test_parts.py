@@ -60,6 +60,22 @@ def test_more_workers_than_outputs_leave_some_without() -> None:
     assert sent == 3 * account(plan).bytes
 
 
+@pytest.mark.parametrize("cost", [0.0, 1e-3, 1e6])
+@pytest.mark.parametrize("speeds", [(1.0, 30.0), (30.0, 1.0), (1.0, 12.0)])
+@pytest.mark.parametrize("build", MODELS)
+def test_a_slow_worker_that_owns_no_unit_of_a_layer_takes_part(
+    build: Callable[[], nn.Module], speeds: tuple[float, ...], cost: float
+) -> None:
+    x = inputs(build(), rows=3)
+    plan = repurpose(build(), inputs(build()), [Worker(speed=speed) for speed in speeds], cost)
+    owned = {len(set(owners.tolist())) for owners in plan.owners[1:]}
+    assert 1 in owned
+    outputs, sent = run_together([part_of(plan, worker) for worker in range(2)], x)
+    # where nothing may be sent, refitted weights are large and cancel each other
+    assert (outputs - plan.run(x)).abs().max() < 1e-4
+    assert sent == 3 * account(plan).bytes
+
+
 def test_a_part_holds_its_own_rows_only() -> None:
     plan = plan_of(dense)
     for step in plan.network.layers:
@@ -137,13 +153,22 @@ def test_processes_give_the_plans_outputs_and_send_its_bytes() -> None:
     ],
 )
 def test_a_worker_that_dies_or_hangs_is_named_in_time(sign: signal.Signals, said: str) -> None:
-    plan = plan_of(dense, workers=3)
+    signalled(3, 2, sign, said)
+
+
+def test_a_worker_alone_that_hangs_is_ended_in_time() -> None:
+    signalled(1, 0, signal.SIGSTOP, r"workers \[0\] did not answer within 1 s")
+
+
+def signalled(workers: int, rank: int, sign: signal.Signals, said: str) -> None:
+    """Run a plan and send one of its workers a signal while it is at work."""
+    plan = plan_of(dense, workers=workers)
     x = inputs(dense(), rows=1).repeat(200_000, 1)  # more than can be through before the signal
 
     def hit() -> None:
         while True:
             for child in multiprocessing.active_children():
-                if child.name == "worker-2" and child.pid is not None:
+                if child.name == f"worker-{rank}" and child.pid is not None:
                     time.sleep(0.5)
                     os.kill(child.pid, sign)
                     return
