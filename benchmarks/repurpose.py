@@ -148,11 +148,10 @@ def _sends_by_second_moment(calibration: Calibration, cost: float) -> int:
 
 
 def cnn(inputs: Tensor, targets: Tensor, seeds: int) -> None:
-    """A CNN for 2, 4 and 8 workers beside the baselines; picked on training rows, told on test rows."""
+    """A CNN for 2, 4 and 8 workers beside the baselines: means; picked on training rows, told on test rows."""
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(1))
     train, test = order[:4000], order[4000:]
-    print("\n| workers | plan | seed | training | test | sends | kB | multiply-adds max | mean | ms |", flush=True)
-    print("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    found: dict[tuple[int, str], list[tuple[float, ...]]] = {}
     for seed in range(seeds):
         model = trained("cnn", inputs[train], targets[train], seed, 6)
         calibration = calibrate(model, inputs[train[:1000]])
@@ -168,7 +167,19 @@ def cnn(inputs: Tensor, targets: Tensor, seeds: int) -> None:
             }
             told = accuracy_on(inputs[test], targets[test])
             for name, plan in plans.items():
-                _print_plan(workers, name, seed, plan, judge(plan), told(plan))
+                found.setdefault((workers, name), []).append((judge(plan), told(plan), *_costs(plan, workers)))
+    print(f"\nmeans over seeds 0 to {seeds - 1}\n")
+    print("| workers | plan | training | test | sends | kB | multiply-adds max | mean | ms |")
+    print("|---:|---|---:|---:|---:|---:|---:|---:|---:|")
+    for (workers, name), rows in found.items():
+        judged, reached, sends, kilobytes, most, mean, milliseconds = np.array(rows).T
+        print(
+            f"| {workers} | {name} | {judged.mean():.4f} | {reached.mean():.3f} ± {_spread(reached):.3f} "
+            f"| {sends.mean():.0f} ± {_spread(sends):.0f} | {kilobytes.mean():.1f} | {most.mean():,.0f} "
+            f"| {mean.mean():,.0f} | {milliseconds.mean():.1f} |"
+        )
+    lost = [a[1] - b[1] for n in (2, 4, 8) for a, b in zip(found[n, "naive"], found[n, "repurposed"], strict=True)]
+    print(f"\nlost on test rows: {statistics.mean(lost):.4f} ({min(lost):.4f} to {max(lost):.4f})")
 
 
 def speed(inputs: Tensor, targets: Tensor, seeds: int) -> None:
@@ -206,15 +217,12 @@ def _split_one(
     return float(layer.sends.sum()), judge(plan), cut, layer.error
 
 
-def _print_plan(workers: int, name: str, seed: int, plan: Plan, judged: float, told: float) -> None:
+def _costs(plan: Plan, workers: int) -> tuple[float, ...]:
+    """Sends, kB, multiply-adds of the worker with most and in the mean, and ms."""
     counts = account(plan)
     latency = counts.latency([Worker()] * workers, Links.equal(workers))
     work = counts.multiply_adds
-    print(
-        f"| {workers} | {name} | {seed} | {judged:.4f} | {told:.4f} | {counts.sends} | {counts.bytes / 1e3:.1f} | "
-        f"{work.max():,} | {work.mean():,.0f} | {1e3 * latency:.1f} |",
-        flush=True,
-    )
+    return counts.sends, counts.bytes / 1e3, float(work.max()), float(work.mean()), 1e3 * latency
 
 
 def _spread(values: Sequence[float]) -> float:

@@ -57,6 +57,8 @@ def infer(
         typer.Option(min=0.001, help="Seconds that a worker is waited for (default: 30; 120 by messages)."),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Run folder: check that the plan is of its model.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Of --model; default: the first.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of --model; default: the first.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write `outputs` here, safetensors.")] = None,
 ) -> None:
     # The help is INFER_HELP: paragraphs of a docstring would be wrapped twice.
@@ -74,7 +76,7 @@ def infer(
     if not (plan / TOML).exists() and (plan / "plan" / TOML).is_file():
         raise ScenarioError(f"{plan}: no plan, but a plan lies in it; accepted: {plan / 'plan'}")
     try:
-        read = load_plan(plan, _model(model))
+        read = load_plan(plan, _model(model, variant, seed))
         if workers is not None and workers != read.workers:
             raise ScenarioError(f"workers = {workers}: the plan is for {read.workers}; accepted: {read.workers}")
         rows, targets = _rows(inputs or plan / "sample.safetensors")
@@ -115,10 +117,15 @@ def _infer(
     return infer_on_simulation(plan, rows, folder, folder / "parts", batch=together, timeout=seconds)
 
 
-def _model(folder: Path | None) -> nn.Module | None:
+def _model(folder: Path | None, variant: str | None, seed: int | None) -> nn.Module | None:
     from fedmac.runs import Run
+    from fedmac.scenario_errors import ScenarioError
 
-    return None if folder is None else Run(folder).model
+    if folder is not None:
+        return Run(folder).load_model(variant, seed)
+    if variant is not None or seed is not None:
+        raise ScenarioError(f"variant = {variant!r}, seed = {seed!r}; accepted: with --model RUN only")
+    return None
 
 
 def _rows(path: Path) -> tuple[Tensor, Tensor | None]:
@@ -146,14 +153,14 @@ def _show(plan: Plan, rows: Tensor, targets: Tensor | None, done: Inference) -> 
 
     with torch.no_grad():
         difference, largest = (float(x.abs().max()) for x in (done.outputs - plan.run(rows), done.outputs))
-    planned = account(plan).bytes * len(rows)
+    size, planned = max(1.0, largest), account(plan).bytes * len(rows)
     typer.echo(f"{len(rows)} inputs on {plan.workers} workers, {done.batch} at a time")
-    typer.echo(f"largest difference to one process: {difference:.2g}, of outputs up to {largest:.3g}")
+    typer.echo(f"largest difference to one process: {difference / size:.2g} of {size:.3g}, the size of outputs")
     typer.echo(f"bytes sent: {done.bytes_sent:,}, planned: {planned:,}")
     if targets is not None:
         typer.echo(f"accuracy: {float((done.outputs.argmax(1) == targets).float().mean()):.4f}")
     typer.echo(_latency(plan, done))
-    return difference <= TOLERANCE * max(1.0, largest) and planned == done.bytes_sent
+    return difference <= TOLERANCE * size and planned == done.bytes_sent
 
 
 def _latency(plan: Plan, done: Inference) -> str:

@@ -21,8 +21,8 @@ REPURPOSE_HELP = (
     "MODEL is a run folder, or PACKAGE.MODULE:FACTORY with --weights and --data. Units of every layer are permuted and "
     "given to workers, weights between workers cut where they cost more than they are worth, and the others refitted "
     "on training inputs.\n\n"
-    "Of plans from chatty to silent one is picked by --max-drop, --max-sends or --cost, judged on validation rows, or "
-    "the calibration rows where there are none.\n\n"
+    "Of plans from lossless to silent one is picked by --max-drop, --max-sends or --cost, judged on validation rows, "
+    "or the calibration rows where there are none.\n\n"
     "Written: plan.toml, plan.safetensors, a part for each worker, front.csv, report.html, and sample inputs for "
     "`fedmac infer`.\n\n"
     "Exit code 0: done; 1: interrupted, 2: bad input; nothing was written."
@@ -51,7 +51,9 @@ def repurpose(
         Penalty.group
     ),
     edge_cost: Annotated[float, typer.Option(min=0.0, help="Cost of a weight inside a worker.")] = 0.0,
-    points: Annotated[int, typer.Option(min=2, help="Plans of the path, before it is refined.")] = 9,
+    points: Annotated[
+        int, typer.Option(min=2, help="Plans of the path beside that of cost 0, before it is refined.")
+    ] = 9,
     calibration: Annotated[int, typer.Option(min=1, help="Training rows to calibrate on, at most.")] = 2000,
     variant: Annotated[str | None, typer.Option(help="Of a run folder; default: the first.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of a run folder; default: the first.")] = None,
@@ -131,7 +133,7 @@ class _Bars:
         from fedmac.progress import bars_on
 
         self.bars = bars_on(Console(stderr=True))
-        self.task = self.bars.add_task("plans", total=points, figures="")
+        self.task = self.bars.add_task("plans", total=1 + points, figures="")
 
     def __enter__(self) -> _Bars:
         self.bars.start()

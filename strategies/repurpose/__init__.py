@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from strategies.repurpose.front import Point, accuracy_on, pareto, path, pick, search
     from strategies.repurpose.method import Method
     from strategies.repurpose.part import Part, PartRun, part_of, run_together
+    from strategies.repurpose.part_file import save_parts
     from strategies.repurpose.plan import Plan
     from strategies.repurpose.plan_file import BadPlan, check_model, load_plan, save_plan
     from strategies.repurpose.radio import device_to_device
@@ -26,6 +27,7 @@ _NAMES = {
     "front": ["Point", "accuracy_on", "pareto", "path", "pick", "search"],
     "method": ["Method"],
     "part": ["Part", "PartRun", "part_of", "run_together"],
+    "part_file": ["save_parts"],
     "plan": ["Plan"],
     "plan_file": ["BadPlan", "check_model", "load_plan", "save_plan"],
     "radio": ["device_to_device"],
@@ -63,6 +65,7 @@ __all__ = [
     "read_model",
     "repurpose",
     "run_together",
+    "save_parts",
     "save_plan",
     "search",
     "sparse",

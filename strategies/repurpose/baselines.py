@@ -16,8 +16,9 @@ from strategies.repurpose.calibration import Calibration
 from strategies.repurpose.network import Network, Step, Weights
 from strategies.repurpose.owners import Owners
 from strategies.repurpose.ownership import ownership
+from strategies.repurpose.places import places_of_layers
 from strategies.repurpose.plan import LayerPlan, Plan, at_home, sends_of
-from strategies.repurpose.workers import Worker, places_of_layers
+from strategies.repurpose.workers import Worker
 
 Choice = Callable[[Step, Owners, Owners], Tensor]
 """From a weighted step and the owners before and after it to the units kept, shape (rows, units)."""

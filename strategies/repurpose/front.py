@@ -18,7 +18,7 @@ from strategies.repurpose.restructure import split
 from strategies.repurpose.workers import Links, Worker
 
 DECADES = 4.0
-"""Of the path, up to the cost at which nothing is worth sending."""
+"""Of the path without 0, up to the cost at which nothing is worth sending."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def path(
     judge : callable
         From a plan to its accuracy.
     costs : sequence of float, optional
-        lambda_x of each; by default `points` of them, evenly spaced in their logarithm up to :func:`silent_cost`.
+        lambda_x of each; by default 0, at which all is sent and the function stays, and `points` more, evenly spaced
+        in their logarithm up to :func:`silent_cost`.
     points : int
         >= 2.
     links : Links, optional
@@ -90,9 +91,10 @@ def path(
     """
     if points < 2:
         raise ValueError(f"points = {points!r}; accepted: a whole number >= 2")
-    chosen = list(costs) if costs is not None else list(silent_cost(calibration) * np.logspace(-DECADES, 0.0, points))
+    if costs is None:
+        costs = [0.0, *(silent_cost(calibration) * np.logspace(-DECADES, 0.0, points))]
     found = []
-    for cost in sorted(chosen):
+    for cost in sorted(costs):
         found.append(point_at(calibration, workers, judge, float(cost), links, method))
         if note is not None:
             note(found[-1])
@@ -178,7 +180,8 @@ def search(
 ) -> tuple[list[Point], Point]:
     """A path, refined around what is to be picked: all points found in the order of their costs, and the pick.
 
-    Between the pick and its neighbour with fewer sends (`max_drop`) or more (`max_sends`) the cost is bisected.
+    Between the pick and its neighbour with fewer sends (`max_drop`) or more (`max_sends`) the cost is bisected in its
+    logarithm; next to 0 it is a tenth of the other.
 
     Raises
     ------
@@ -193,11 +196,15 @@ def search(
         other = place + (1 if max_drop is not None else -1)
         if not 0 <= other < len(found) or found[other].accounts.sends == best.accounts.sends:
             break
-        cost = math.sqrt(found[place].communication_cost * found[other].communication_cost)
+        cost = _between(found[place].communication_cost, found[other].communication_cost)
         found.insert(max(place, other), point_at(calibration, workers, judge, cost, links, method))
         if note is not None:
             note(found[max(place, other)])
     return found, pick(found, accuracy, max_drop=max_drop, max_sends=max_sends)
+
+
+def _between(one: float, other: float) -> float:
+    return math.sqrt(one * other) or max(one, other) / 10
 
 
 def judge_model(calibration: Calibration, judge: Callable[[Plan], float]) -> float:

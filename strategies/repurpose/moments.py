@@ -54,14 +54,20 @@ def moments_of(network: Network, step: Step, values: Tensor, ridge: float) -> Mo
     size = network.matrix(step)[0].numel()
     total, second, count = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64), 0
     rows = max(1, BATCH_NUMBERS // (size * network.positions(step)))
+    shift: Tensor | None = None
     for batch in torch.split(values, rows):
         patches = _patches(network, step, batch)
+        if shift is None:  # near the mean: a variance small beside it would be lost as the difference of two squares
+            shift = patches.mean(0, dtype=torch.float64).to(patches.dtype)
+        patches = patches - shift
         total += patches.sum(0, dtype=torch.float64)
         # Products in the model's own precision are enough within a batch; batches are added up in float64.
         second += (patches.T @ patches).to(torch.float64)
         count += len(patches)
-    mean = total / count
-    covariance = (second / count - torch.outer(mean, mean)) * network.positions(step)
+    assert shift is not None
+    moved = total / count
+    mean = shift.to(torch.float64) + moved
+    covariance = (second / count - torch.outer(moved, moved)) * network.positions(step)
     covariance = 0.5 * (covariance + covariance.T)
     floor = ridge * max(float(covariance.diagonal().mean()), torch.finfo(torch.float32).tiny)
     return Moments(mean, covariance + floor * torch.eye(size, dtype=torch.float64))

@@ -160,7 +160,7 @@ class PartRun:
 
     def _take(self, part: Part, step: Step, layer: PartLayer | None, mail: Mail) -> None:
         if layer is None:
-            done = apply(step, [_own(part, source, self.values[source], step) for source in step.sources], None)
+            done = _of_units(step, [_own(part, source, self.values[source], step) for source in step.sources])
         else:
             source = step.sources[0]
             known = self.held.get(source, self.values[source])
@@ -236,11 +236,22 @@ def _joined(known: Tensor, mail: Mail, layer: PartLayer, part: Part, step: Step)
     return torch.cat([known, arrived.reshape(shape)], dim=1)
 
 
+def _of_units(step: Step, values: list[Tensor]) -> Tensor:
+    """What a step without weights makes of the worker's units; of none, the shape that it would have."""
+    if values[0].shape[1]:
+        return apply(step, values, None)
+    return apply(step, [value.new_zeros(len(value), 1, *value.shape[2:]) for value in values], None)[:, :0]
+
+
 def _rows(step: Step, known: Tensor, weights: Weights) -> Tensor:
-    if len(weights.bias):
-        return apply(step, [known], weights)
-    shape = apply(step, [known], Weights(known.new_zeros(1, *weights.weight.shape[1:]), known.new_zeros(1))).shape
-    return known.new_zeros(shape[0], 0, *shape[2:])
+    weight, bias = weights.weight, weights.bias
+    if step.kind == "conv2d" and not known.shape[1]:  # torch has no convolution of no maps
+        known = known.new_zeros(len(known), 1, *known.shape[2:])
+        weight = weight.new_zeros(len(weight), 1, *weight.shape[2:])
+    if len(bias):
+        return apply(step, [known], Weights(weight, bias))
+    one = Weights(weight.new_zeros(1, *weight.shape[1:]), bias.new_zeros(1))
+    return apply(step, [known], one)[:, :0]
 
 
 def _gather(part: Part, own: Tensor, mail: Mail) -> Tensor:

@@ -23,12 +23,23 @@ from torch import Tensor
 from strategies.repurpose.inference import Inference, Machine, WorkerDied, check_inputs
 from strategies.repurpose.part_file import save_parts
 from strategies.repurpose.plan import COLLECTOR, Plan
-from strategies.repurpose.worker_process import INPUTS, LOST_A_PEER, OUTPUTS, log_name, result_name, work
+from strategies.repurpose.worker_process import (
+    INPUTS,
+    LOST_A_PEER,
+    OUTPUTS,
+    START_SECONDS,
+    STARTED,
+    log_name,
+    result_name,
+    work,
+)
 
 POLL = 0.05
 """Seconds between looks at the processes."""
 GRACE = 2.0
-"""Seconds in which the one that died first is found among those that lost it."""
+"""Seconds in which the one that died first is found among those that lost it, and those that lost it end themselves."""
+LOOK = 0.25
+"""Seconds between looks at whether the workers move."""
 
 
 def infer(plan: Plan, inputs: Tensor, *, batch: int = 1, timeout: float = 30.0) -> Inference:
@@ -42,12 +53,12 @@ def infer(plan: Plan, inputs: Tensor, *, batch: int = 1, timeout: float = 30.0) 
     batch : int
         Inputs that go through together.
     timeout : float
-        Seconds that a worker waits for another, > 0.
+        Seconds that a worker waits for another, and longest time of a batch between two exchanges, > 0.
 
     Raises
     ------
     WorkerDied
-        If a worker ends early, or one waits longer than `timeout`; all others are ended.
+        If a worker ends early, one waits longer than `timeout`, or none moves for as long; all others are ended.
     ValueError
         If the inputs are not of the plan's shape, or an argument is not accepted.
     """
@@ -58,10 +69,11 @@ def infer(plan: Plan, inputs: Tensor, *, batch: int = 1, timeout: float = 30.0) 
         save_file({"inputs": inputs.contiguous()}, folder / INPUTS)
         context = _context()
         workers: list[BaseProcess] = []
+        moves = context.RawArray("Q", plan.workers)
         try:
             for rank in range(plan.workers):
-                workers.append(_start(context, folder, rank, batch, timeout))
-            _wait(workers, folder, timeout)
+                workers.append(_start(context, folder, rank, batch, timeout, moves))
+            _wait(workers, moves, folder, timeout)
         finally:
             _end(workers)
         return _result(folder, plan.workers, batch)
@@ -76,9 +88,11 @@ def _context() -> BaseContext:
     return context
 
 
-def _start(context: BaseContext, folder: Path, rank: int, batch: int, timeout: float) -> BaseProcess:
+def _start(
+    context: BaseContext, folder: Path, rank: int, batch: int, timeout: float, moves: Sequence[int]
+) -> BaseProcess:
     process: BaseProcess = context.Process(  # type: ignore[attr-defined]
-        target=work, args=(str(folder), rank, batch, timeout, _loopback()), name=f"worker-{rank}", daemon=True
+        target=work, args=(str(folder), rank, batch, timeout, _loopback(), moves), name=f"worker-{rank}", daemon=True
     )
     # A new process would import the caller's script, which then begins all anew if it has no __main__ guard.
     main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
@@ -89,12 +103,18 @@ def _start(context: BaseContext, folder: Path, rank: int, batch: int, timeout: f
     return process
 
 
-def _wait(workers: Sequence[BaseProcess], folder: Path, timeout: float) -> None:
-    """Until all have ended well; else say who was first to end badly."""
-    running = list(workers)
+def _wait(workers: Sequence[BaseProcess], moves: Sequence[int], folder: Path, timeout: float) -> None:
+    """Until all have ended well; else say who was first to end badly, or that none moves: they may all have stopped."""
+    running, seen, still = list(workers), list(moves), 0.0
     while running and not any(worker.exitcode for worker in workers):
-        connection.wait([worker.sentinel for worker in running])
-        running = [worker for worker in running if worker.exitcode is None]
+        # Looks are counted, not the clock: while this process is itself stopped, its workers may be too.
+        if connection.wait([worker.sentinel for worker in running], LOOK):
+            running = [worker for worker in running if worker.exitcode is None]
+        still = still + LOOK if list(moves) == seen else 0.0
+        seen = list(moves)
+        if running and still > (timeout if min(seen) > STARTED else START_SECONDS) + GRACE:
+            silent = [rank for rank, worker in enumerate(workers) if worker in running]
+            raise WorkerDied(f"workers {silent} did not answer within {timeout:g} s")
     if any(worker.exitcode for worker in workers):
         until = time.monotonic() + GRACE
         while time.monotonic() < until and not _blamed(workers):

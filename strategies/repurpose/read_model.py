@@ -22,6 +22,7 @@ from strategies.repurpose.readable_layers import (
     UnsupportedLayer,
     arguments_of,
     check_convolution,
+    check_pooling,
     path_of,
     plain,
     shape_of,
@@ -59,18 +60,34 @@ def _read(model: nn.Module, example: Tensor) -> Network:
         graph = fx.symbolic_trace(model)
     except Exception as error:
         raise UnsupportedLayer(f"model {type(model).__name__}: its steps depend on the data ({error})") from error
-    try:
-        with torch.no_grad():
-            ShapeProp(graph).propagate(example)
-    except RuntimeError as error:
-        raise ValueError(
-            f"calibration_inputs of shape (N, {', '.join(map(str, example.shape[1:]))}): the model does not take them "
-            f"({str(error).splitlines()[0]})"
-        ) from error
+    with torch.no_grad():
+        _try(model, example)
+        ShapeProp(graph).propagate(example)
     reader = _Reader(graph, tuple(example.shape[1:]))
     for node in graph.graph.nodes:
         reader.read(node)
     return reader.network()
+
+
+def _try(model: nn.Module, example: Tensor) -> None:
+    """Refuse inputs that the model does not take, before any step is traced."""
+    try:
+        model(example)
+    except Exception as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"calibration_inputs of shape (N, {', '.join(map(str, example.shape[1:]))}) and type {example.dtype}: the "
+            f"model does not take them ({said}){_taken(model)}"
+        ) from error
+
+
+def _taken(model: nn.Module) -> str:
+    """What the first layer with weights takes."""
+    for path, layer in model.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            name = "in_features" if isinstance(layer, nn.Linear) else "in_channels"
+            return f"; accepted: what {path or 'the model'} takes, {name} = {getattr(layer, name)} {layer.weight.dtype}"
+    return ""
 
 
 @dataclass
@@ -127,6 +144,7 @@ class _Reader:
         elif isinstance(module, nn.Flatten | nn.Unflatten):
             self._reshape(node, path)
         elif type(module) in MODULES:
+            check_pooling(path, module)
             kind, attributes = MODULES[type(module)]
             self._add_step(node, path, kind, {name: plain(getattr(module, name)) for name in attributes})
         else:
@@ -192,6 +210,8 @@ class _Reader:
             raise UnsupportedLayer(f"{path}: from {before} to {shape} inside the network; accepted: to one dimension")
 
     def _addition(self, node: fx.Node, path: str) -> None:
+        if node.kwargs:
+            raise UnsupportedLayer(f"{path}: an addition with {dict(node.kwargs)}; accepted: without further arguments")
         first, second = (self.values[a] for a in node.args if isinstance(a, fx.Node))
         shapes = [shape_of(a) for a in node.args if isinstance(a, fx.Node)]
         if shapes[0] != shapes[1]:

@@ -88,8 +88,19 @@ def arguments_of(node: fx.Node) -> dict[str, Any]:
         if target not in (functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d):
             raise UnsupportedLayer(f"{path_of(node)}: arguments without names; accepted: by name, or a module")
         names = ("output_size",) if target is functional.adaptive_avg_pool2d else ("kernel_size", "stride", "padding")
+        if len(rest) > len(names):
+            raise UnsupportedLayer(
+                f"{path_of(node)}: {1 + len(rest)} arguments without names; accepted: the input, {', '.join(names)} "
+                "without, others by name"
+            )
         options |= {name: plain(value) for name, value in zip(names, rest, strict=False)}
     return {name: value for name, value in options.items() if value is not None}
+
+
+def check_pooling(path: str, layer: nn.Module) -> None:
+    """Refuse a pooling module with an argument that is not read."""
+    if getattr(layer, "divisor_override", None) is not None:
+        raise UnsupportedLayer(f"{path}: divisor_override = {layer.divisor_override}; accepted: None")
 
 
 def check_convolution(path: str, layer: nn.Conv2d) -> None:

@@ -2,17 +2,23 @@ r"""Restructures a trained model for P workers, layer by layer, without training
 
 For each layer of weights W with inputs of covariance :math:`\Sigma`, whose units have owners o already,
 
-.. math:: \min_{p, K, W'} \tfrac12 \mathrm{tr}(W - W')\Sigma(W - W')^T + \sum_q \sum_{i \in K_q,\, o(i) \ne q} \pi_{iq}
-          + \lambda_{in} \#\{\text{edges kept inside a worker}\},
+.. math:: \min_{p, K, W'} \tfrac12 \mathrm{tr}(W - W')\Sigma(W - W')^T + \sum_q \sum_{i \in K_q,\, o(i) \ne q} \pi_{iq},
 
 p with as many rows for each worker as it has places, :math:`K_q` what worker q takes, W' the weights on it. A sweep
 solves for K and W' with p fixed (:mod:`~strategies.repurpose.support`) and for p with K fixed (the Hungarian
 algorithm); neither raises the objective. :math:`\Sigma` is that of the model as already restructured up to the layer.
+
+With the edge-wise penalty, or without refit, owners are those of the arrangement and K is chosen unit by unit
+(:func:`~strategies.repurpose.layer_sweeps.diagonal_choice`): the layer has no sweeps, and
+:attr:`~strategies.repurpose.plan.LayerPlan.objectives` is empty. :math:`\lambda_{in}` (`edge_cost`) is in neither
+objective: a threshold, applied last. Once p and K are fixed, edges inside a worker go whose
+:math:`\tfrac12 w_{ji}\Sigma_{ii}w_{ji}^T` is not above it; then all that stays is refitted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,11 +35,12 @@ from strategies.repurpose.moments import Moments, moments_of
 from strategies.repurpose.network import Network, Step, Weights, apply
 from strategies.repurpose.owners import Owners, Real
 from strategies.repurpose.ownership import Ownership, ownership
+from strategies.repurpose.places import places_of_layers
 from strategies.repurpose.plan import LayerPlan, Plan, at_home, sends_of
 from strategies.repurpose.prices import Prices
 from strategies.repurpose.refit import bias_moved, refit, squared_error
 from strategies.repurpose.spectral import spectral_owners
-from strategies.repurpose.workers import Links, Worker, places_of_layers
+from strategies.repurpose.workers import Links, Worker
 
 TRIAL = 2
 """Sweeps after which the better of two arrangements is gone on with."""
@@ -137,16 +144,18 @@ class Restructuring:
         slots = places_of_layers(network, shared, self.team)
         self.owners = owners_in_order(shared, slots)
         if self.method.arranged:
-            self._arrange(network, shared, slots)
+            with _solving("arrangement of all layers"):
+                self._arrange(network, shared, slots)
         note("arrangement")
         values, found = [self.calibration.inputs], {}
         for number, step in enumerate(network.steps, start=1):
             if step.weighted:
                 owned = shared.of_value[number]
                 free = self.method.arranged and shared.first_layer[owned] == step.name
-                found[step.name], weights = self._layer(
-                    network, step, values[step.sources[0]], owned, slots[owned] if free else None
-                )
+                with _solving(step.name):
+                    found[step.name], weights = self._layer(
+                        network, step, values[step.sources[0]], owned, slots[owned] if free else None
+                    )
                 network = network.with_weights({step.name: weights})
                 note(step.name)
             own = network.weights[step.name] if step.weighted else None
@@ -210,6 +219,18 @@ class Restructuring:
             bias = bias_moved(matrix, new, old.bias, moments).to(old.bias.dtype)
         weight = new.reshape(old.weight.shape).to(old.weight.dtype)
         return Weights(weight, bias), _error(matrix, new, moments, self.method.refitted)
+
+
+@contextmanager
+def _solving(what: str) -> Iterator[None]:
+    """Name the layer of a linear system that rounding leaves without a solution."""
+    try:
+        yield
+    except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{what}: the covariance of what goes in cannot be solved with ({str(error).splitlines()[0]}); accepted: "
+            "calibration inputs whose features are of like size, or a larger ridge"
+        ) from error
 
 
 def _error(matrix: Tensor, new: Tensor, moments: Moments, bias_moves: bool) -> float:

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, MutableSequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,6 +30,8 @@ LOST_A_PEER = 3
 """Exit code of a worker that another one has left waiting."""
 START_SECONDS = 120.0
 """In which all workers must have met: a process takes long to start on a busy machine."""
+STARTED = 1
+"""What a worker has told when it has begun and not met the others; each exchange adds one."""
 PROBE_SIDE, PROBE_BYTES, PROBES = 512, 4_000_000, 20
 
 
@@ -50,9 +52,12 @@ class Peers:
     ----------
     timeout : timedelta
         For each exchange.
+    tell : callable
+        Called after each, so that the process that has started this one sees it move.
     """
 
     timeout: timedelta
+    tell: Callable[[], None]
 
     def exchange(self, outgoing: Mail, expected: dict[int, tuple[int, int, int]], dtype: torch.dtype) -> Mail:
         """Send, and take what is expected: by worker, its shape.
@@ -69,6 +74,7 @@ class Peers:
             for one in waiting:
                 if one is not None:
                     one.wait(self.timeout)
+        self.tell()
         return mail
 
     def barrier(self) -> None:
@@ -77,6 +83,7 @@ class Peers:
             waiting = dist.barrier(async_op=True)
             if waiting is not None:
                 waiting.wait(self.timeout)
+        self.tell()
 
     @staticmethod
     @contextmanager
@@ -92,7 +99,7 @@ def log_name(rank: int) -> str:
     return f"log-{rank}"
 
 
-def work(folder_name: str, rank: int, batch: int, timeout: float, interface: str) -> None:
+def work(folder_name: str, rank: int, batch: int, timeout: float, interface: str, moves: MutableSequence[int]) -> None:
     """Run one worker in a process of its own, which this ends.
 
     Parameters
@@ -107,7 +114,14 @@ def work(folder_name: str, rank: int, batch: int, timeout: float, interface: str
         Seconds that it waits for another.
     interface : str
         Name of the network interface to meet on.
+    moves : mutable sequence of int
+        Shared with the process that has started this one: how often each worker has moved.
     """
+    moves[rank] = STARTED
+
+    def tell() -> None:
+        moves[rank] += 1
+
     folder = Path(folder_name)
     log = os.open(folder / log_name(rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for stream in (1, 2):
@@ -117,7 +131,7 @@ def work(folder_name: str, rank: int, batch: int, timeout: float, interface: str
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        _meet_and_run(folder, rank, batch, timeout)
+        _meet_and_run(folder, rank, batch, Peers(timedelta(seconds=timeout), tell))
     except LostPeer as error:
         print(str(error).splitlines()[0], flush=True)
         os._exit(LOST_A_PEER)
@@ -131,7 +145,7 @@ def _end_with_parent() -> None:
     os._exit(LOST_A_PEER)
 
 
-def _meet_and_run(folder: Path, rank: int, batch: int, timeout: float) -> None:
+def _meet_and_run(folder: Path, rank: int, batch: int, peers: Peers) -> None:
     part, inputs = load_part(part_path(folder, rank)), load_file(folder / INPUTS)["inputs"]
     try:
         dist.init_process_group(
@@ -143,8 +157,8 @@ def _meet_and_run(folder: Path, rank: int, batch: int, timeout: float) -> None:
         )
     except RuntimeError as error:
         raise LostPeer(str(error)) from error
+    peers.tell()
     with torch.no_grad():
-        peers = Peers(timedelta(seconds=timeout))
         _run(folder, part, inputs, batch, peers)
     peers.barrier()
     dist.destroy_process_group()

@@ -7,12 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from strategies.repurpose.assignment import places_by_share
-from strategies.repurpose.network import Network
 from strategies.repurpose.owners import Real
-from strategies.repurpose.ownership import Ownership
 
 DEFAULT_SPEED = 1e8
 """Multiply-adds a second of a small microcontroller with SIMD."""
@@ -131,51 +127,3 @@ def shares(workers: Sequence[Worker], multiply_adds: float, memory: float) -> Re
             break
         found[over], free = largest[over], free & ~over
     return found
-
-
-def places(units: int, share: ArrayLike, limited: NDArray[np.bool_], layer: str) -> list[int]:
-    """Units of a layer that each worker owns; a limited one never gets more than its share.
-
-    Raises
-    ------
-    DoesNotFit
-        If whole units do not go into the limits.
-    """
-    exact = np.asarray(share, dtype=np.float64)
-    if not limited.any():
-        return places_by_share(units, exact)
-    found = np.where(limited, np.floor(units * exact + 1e-9), 0).astype(np.int64)
-    left = units - int(found.sum())
-    rest = np.where(limited, 0.0, exact)
-    if left and not rest.any():
-        raise DoesNotFit(
-            f"{layer}: {left} of its {units} units go to nobody: whole units do not go into the workers' limits; "
-            "accepted: slightly higher limits"
-        )
-    if left:
-        found += np.array(places_by_share(left, rest / rest.sum()))
-    return [int(number) for number in found]
-
-
-def places_of_layers(network: Network, shared: Ownership, workers: Sequence[Worker]) -> list[list[int]]:
-    """For each of the owners of a network, how many units each worker gets; none of the input's.
-
-    Raises
-    ------
-    ValueError
-        If a hidden layer has fewer units than there are workers.
-    DoesNotFit
-        If the workers' limits are too tight.
-    """
-    last = shared.of_value[-1]
-    for number, (name, units) in enumerate(zip(shared.first_layer, shared.units, strict=True)):
-        if name and number != last and units < len(workers):
-            raise ValueError(f"workers = {len(workers)}: {name} has {units} units; accepted: at most {units} workers")
-    multiply_adds = sum(network.weights[s.name].weight.numel() * network.positions(s) for s in network.layers)
-    memory = BYTES * sum(own.weight.numel() + own.bias.numel() for own in network.weights.values())
-    share = shares(workers, multiply_adds, memory)
-    limited = np.array(
-        [min(w.multiply_adds / multiply_adds, w.memory / memory) <= share[q] + 1e-12 for q, w in enumerate(workers)]
-    )
-    named = zip(shared.units, shared.first_layer, strict=True)
-    return [places(units, share, limited, name) if name else [0] * len(workers) for units, name in named]
