@@ -46,7 +46,7 @@ test-browser: $(VENV)/.installed-test ## open the report in headless Chromium (D
 crash: $(VENV)/.installed-test ## kill runs 50 times at random moments and resume them
 	FEDMAC_CRASHES=50 $(BIN)/python -m pytest tests/end_to_end/test_crash.py -s
 
-fuzz: $(VENV)/.installed-test ## every decoder and scenario files with 10,000 cases a property
+fuzz: $(VENV)/.installed-test ## every decoder, what devices reply, orders and scenario files: 10,000 cases a property (hours)
 	FEDMAC_FUZZ=10000 $(BIN)/python -m pytest tests/fuzz
 
 faults: $(VENV)/.installed-test ## a deployment whose devices and server are killed, or stand still (ten minutes)

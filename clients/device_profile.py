@@ -122,7 +122,7 @@ def within_profile(message: Message, context: Context, call_next: ClientAppCalla
 
     To be the first of the mods. A transmission then says ``profile``, ``precision`` (of an update: the type in which
     training multiplied) and, where the profile knows its power, ``joules``: watts times the ``seconds`` that it says
-    already.
+    already. Of these a run's record keeps the energy only.
 
     Raises
     ------

@@ -64,11 +64,21 @@ class RunMetrics:
     ----------
     run : str
         The label ``run``.
+
+    Attributes
+    ----------
+    failed : bool
+        Whether an error has ended the run.
+    asked : bool
+        Whether anybody has ever asked.
+    told : threading.Event
+        Set once somebody has been told that the run failed.
     """
 
     def __init__(self, run: str) -> None:
         self.run = run
         self.failed = False
+        self.asked, self.told = False, threading.Event()
         self._last: dict[tuple[str, str], dict[str, float]] = {}
         self._counts: Counter[tuple[str, str, str, str]] = Counter()
         self._at = 0.0
@@ -109,12 +119,16 @@ class RunMetrics:
             failed = GaugeMetricFamily(
                 "fedmac_run_failed", "1 where an error has ended the run, else 0.", labels=["run"]
             )
-            failed.add_metric([self.run], float(self.failed))
+            ended = self.failed
+            failed.add_metric([self.run], float(ended))
             yield failed
             at = GaugeMetricFamily("fedmac_last_round_timestamp_seconds", "When a round was last done.", labels=["run"])
             if self._at:
                 at.add_metric([self.run], self._at)
             yield at
+        self.asked = True
+        if ended:
+            self.told.set()
 
     def _of_figure(self, metric: GaugeMetricFamily | CounterMetricFamily, figure: str) -> Metric:
         for key, seen in self._last.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,12 +16,21 @@ from fedmac.scenario_errors import ScenarioError
 
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_FILE = "127.0.0.1", 9464, "metrics.prom"
 
+LAST_LOOK_S = 60.0
+"""Longest wait for Prometheus to ask after a run has failed: its own default interval is a minute."""
+
+ANSWER_S = 0.2
+"""For the answer to leave this machine after the metrics were taken for it."""
+
 Note = Callable[[Mapping[str, Any]], None]
 
 
 @contextmanager
 def prometheus(out: Path, where: str | None) -> Iterator[Note]:
     """Answer Prometheus at an address while the context lasts: ``HOST:PORT`` or ``PORT``, on this machine by default.
+
+    Where an error ends the run and somebody has asked before, the address stays until somebody asks once more and so
+    is told of it, for `LAST_LOOK_S` at most.
 
     Raises
     ------
@@ -40,10 +50,22 @@ def prometheus(out: Path, where: str | None) -> Iterator[Note]:
     log_event("metrics", f"metrics at {at}", {"address": at})
     try:
         yield metrics.note
+    except Exception:
+        metrics.failed = True
+        _await_last_look(metrics, at)
+        raise
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _await_last_look(metrics: RunMetrics, at: str) -> None:
+    if metrics.asked:
+        message = f"the run failed; metrics at {at} stay until asked once more, {LAST_LOOK_S:g} s at most"
+        log_event("metrics", message, {"address": at})
+        if metrics.told.wait(LAST_LOOK_S):
+            time.sleep(ANSWER_S)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+import torch
+from flwr.app import Array, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from hypothesis import given
@@ -17,28 +18,41 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from channel import AnalogUplink, DitheredQuantizer, MinimumMSE, RandomLinearCode, Uncoded
-from channel.codecs import NestedDitheredQuantizer, TopK
-from channel.order import DEVICE_QUERY, PACKET_KEY, SYMBOLS_KEY, TRANSMISSION_KEY
-from channel.uplinks import IdealUplink, Uplink
+from channel.codecs import DeterministicFactorQuantizer, FactorQuantizer, NestedDitheredQuantizer, TopK
+from channel.codes import MajorityVote, RandomMask, SparseAMP
+from channel.order import BLOCKS_KEY, DEVICE_QUERY, FACTORS_KEY, SCALARS_KEY
+from channel.records import records_in
+from channel.uplinks import IdealUplink, NonCoherentUplink, Uplink
 from clients.transmit import transmit
+from clients.vectors import reply_with
 from strategies import AirGrid
+from strategies.mean_exchange import MeanExchange, Means
 from strategies.received import read_array
 from strategies.refusal import BadPayload
 from tests import fleet
 from tests.fuzz.budget import CASES, no_hang, of_cases
 from tests.fuzz.hostile_bytes import MUTATIONS, mutated
+from tests.fuzz.hostile_replies import ARRAY_BYTES, HOSTILE, SIZE, hostile_replies
 from tests.packet_exchange import digital
 
-SIZE, DEVICES, HOSTILE = 24, 4, 1
+DEVICES = 4
 LINKS: dict[str, Callable[[], Uplink]] = {
     "ideal": IdealUplink,
     "uncoded": lambda: AnalogUplink(Uncoded(), MinimumMSE()),
     "random-linear": lambda: AnalogUplink(RandomLinearCode(ratio=0.5), MinimumMSE()),
+    "random-mask": lambda: AnalogUplink(RandomMask(ratio=0.5), MinimumMSE()),
+    "sparse-amp": lambda: AnalogUplink(SparseAMP(ratio=0.5), MinimumMSE()),
+    "majority-vote": lambda: AnalogUplink(MajorityVote(step=0.1), MinimumMSE()),
+    "non-coherent": NonCoherentUplink,
     "dithered": lambda: digital(DitheredQuantizer()),
     "nested": lambda: digital(NestedDitheredQuantizer()),
     "top-k": lambda: digital(TopK(fraction=0.2), packing="entropy"),
+    "factor": lambda: digital(FactorQuantizer()),
+    "deterministic-factor": lambda: digital(DeterministicFactorQuantizer()),
 }
-START = {"w": np.linspace(-1, 1, SIZE)}
+ALONE = {"dithered", "top-k", "factor", "deterministic-factor"}
+"""Links that decode each update on its own."""
+START = {"weight": np.linspace(-1, 1, SIZE).reshape(4, 6)}
 
 Change = Callable[[Message], Iterable[Message]]
 
@@ -47,11 +61,25 @@ def honest(message: Message, device: int) -> Message:
     """What a device answers whose update is its own constant."""
 
     def app(message: Message, context: Any) -> Message:
-        trained = fleet.record({"w": START["w"] + np.cos(np.arange(SIZE) * (device + 1))})
+        asked = records_in(message.content, ConfigRecord)
+        if BLOCKS_KEY in asked or SCALARS_KEY in asked:
+            return vectors_and_scalars(message, device)
+        trained = fleet.record({"weight": START["weight"] + np.cos(np.arange(SIZE) * (device + 1)).reshape(4, 6)})
         metrics = MetricRecord({"num-examples": 10 + device, "train_loss": 0.5})
-        return Message(RecordDict({"arrays": trained, "metrics": metrics}), reply_to=message)
+        content = RecordDict({"arrays": trained, "metrics": metrics})
+        if FACTORS_KEY in asked:
+            inputs, errors = np.cos(np.arange(12) + device), np.sin(np.arange(8) + device)
+            content[FACTORS_KEY] = fleet.record({".inputs": inputs.reshape(2, 6), ".errors": errors.reshape(2, 4)})
+        return Message(content, reply_to=message)
 
     return transmit(message, fleet.context(device, DEVICES), app)
+
+
+def vectors_and_scalars(message: Message, device: int) -> Message:
+    """What a device of a second-order method answers."""
+    sizes, scalars = (records_in(message.content, ConfigRecord).get(key, {}) for key in (BLOCKS_KEY, SCALARS_KEY))
+    vectors = {name: torch.cos(torch.arange(size, dtype=torch.float64) * (device + 1)) for name, size in sizes.items()}
+    return reply_with(message, vectors, {name: [0.5 + device] * count for name, count in scalars.items()})
 
 
 class Devices(Grid):
@@ -114,90 +142,6 @@ def without_it(link: str) -> dict[int, NDArray[Any]]:
     return exchange(link, lambda reply: [reply], [d for d in range(DEVICES) if d != HOSTILE])[1]
 
 
-# What a device may do to its reply.
-
-NUMBERS = st.one_of(
-    st.integers(), st.integers(-(10**400), 10**400), st.floats(), st.sampled_from([-0.0, 1e300, 1e-320, 2**53, 2**63])
-)  # fmt: skip
-CONFIG_VALUES = st.one_of(
-    NUMBERS, st.booleans(), st.text(max_size=20), st.binary(max_size=20), st.lists(st.floats(), max_size=4),
-    st.lists(st.text(max_size=3), max_size=3),
-)  # fmt: skip
-METRIC_VALUES = st.one_of(NUMBERS, st.lists(st.floats(), max_size=4), st.lists(st.integers(), max_size=4))
-KEYS = st.sampled_from(["device", "norm", "size", "seconds", "seed", "other", ""])
-METRICS = st.sampled_from(["num-examples", "train_loss", "other", ""])
-NAMES = st.sampled_from([SYMBOLS_KEY, PACKET_KEY, TRANSMISSION_KEY, "metrics", "arrays", "other"])
-DTYPES = st.sampled_from(["<f4", "<f8", ">f8", "<f2", "<i8", "|u1", "<c16", "|b1", "<U3", "|O", "<M8[s]"])
-SHAPES = st.one_of(
-    st.just((SIZE,)), st.just((SIZE // 2,)), st.lists(st.integers(-2, 40), max_size=3).map(tuple),
-    st.just((2**62,)), st.just((2**31, 2**31)),
-)  # fmt: skip
-
-
-def header(dtype: str, fortran: bool, shape: tuple[int, ...], data: bytes) -> bytes:
-    text = repr({"descr": dtype, "fortran_order": fortran, "shape": shape}).encode()
-    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + data
-
-
-ARRAY_BYTES = st.one_of(
-    st.builds(header, DTYPES, st.booleans(), SHAPES, st.binary(max_size=8 * SIZE)),
-    st.binary(max_size=300),
-    st.lists(st.floats(width=64), min_size=SIZE, max_size=SIZE).map(
-        lambda v: header("<f8", False, (SIZE,), np.array(v).tobytes())
-    ),
-)
-
-
-def payload_key(content: RecordDict) -> str | None:
-    return next((key for key in (SYMBOLS_KEY, PACKET_KEY) if key in content.array_records), None)
-
-
-@st.composite
-def changed_content(draw: st.DrawFn, content: RecordDict) -> RecordDict:
-    """One change of a reply's records."""
-    records: dict[str, Any] = dict(content.items())
-    kind = draw(st.sampled_from(["bytes", "other bytes", "said", "metrics", "drop", "move", "double"]))
-    key = payload_key(content)
-    said = dict(content.config_records.get(TRANSMISSION_KEY, ConfigRecord()).items())
-    metrics = dict(content.metric_records.get("metrics", MetricRecord()).items())
-    if kind == "bytes" and key is not None and key in content.array_records[key]:
-        data = mutated(content.array_records[key][key].data, draw(st.lists(MUTATIONS, min_size=1, max_size=3)))
-        records[key] = ArrayRecord({key: Array("float64", (SIZE,), "numpy.ndarray", data)})
-    elif kind == "other bytes" and key is not None:
-        stype = draw(st.sampled_from(["numpy.ndarray", "numpy.ndarray", "torch", ""]))
-        records[key] = ArrayRecord({key: Array("float64", (SIZE,), stype, draw(ARRAY_BYTES))})
-    elif kind == "said":
-        records[TRANSMISSION_KEY] = ConfigRecord({**said, draw(KEYS): draw(CONFIG_VALUES)})
-    elif kind == "metrics":
-        records["metrics"] = MetricRecord({**metrics, draw(METRICS): draw(METRIC_VALUES)})
-    elif kind == "drop":
-        records.pop(draw(NAMES), None)
-    elif kind == "move" and records:
-        records[draw(NAMES)] = records.pop(draw(st.sampled_from(sorted(records))))
-    elif kind == "double" and records:
-        records[draw(NAMES)] = records[draw(st.sampled_from(sorted(records)))]
-    return RecordDict(records)
-
-
-@st.composite
-def hostile_replies(draw: st.DrawFn, reply: Message) -> list[Message]:
-    """None, one, or several replies in place of one."""
-    replies: list[Message] = []
-    for _ in range(draw(st.sampled_from([1, 1, 1, 1, 0, 2, 3]))):
-        content = reply.content
-        for _ in range(draw(st.integers(0, 3))):
-            content = draw(changed_content(content))
-        if draw(st.integers(0, 9)) == 0:
-            made = Message(Error(draw(st.integers(0, 300)), draw(st.text(max_size=400))), reply_to=reply)
-        else:
-            made = Message(content, reply_to=reply)
-        answers = ["message-0", "message-1", "message-1", "message-1", "message-1", "message-9", ""]
-        made.metadata.__dict__["_reply_to_message_id"] = draw(st.sampled_from(answers))
-        made.metadata.__dict__["_src_node_id"] = draw(st.sampled_from([10 + HOSTILE] * 4 + [10, 1, 99]))
-        replies.append(made)
-    return replies
-
-
 @pytest.mark.parametrize("link", LINKS)
 @given(data=st.data())
 @of_cases(0.25)
@@ -206,13 +150,50 @@ def test_an_exchange_ends_and_the_others_count_as_they_do_alone(link: str, data:
         record, models = exchange(link, lambda reply: data.draw(hostile_replies(reply)))
     assert all(np.isfinite(model).all() for model in models.values())
     assert record["devices"] in ([0, 2, 3], [0, 1, 2, 3])
-    if link in ("dithered", "top-k"):  # each update on its own
+    if link in ALONE:
         for node, model in without_it(link).items():
             np.testing.assert_array_equal(models[node], model)
     elif record["devices"] == [0, 2, 3]:
         assert models.keys() == without_it(link).keys() or link == "nested"
         for node, model in without_it(link).items() if link != "nested" else ():
             np.testing.assert_array_equal(models[node], model)
+
+
+ASKED: dict[str, dict[str, Any]] = {
+    "vectors": {"wanted": {"hessian_gradient": 1, "newton": 1}},
+    "vectors and scalars": {"wanted": {"gradients": 2}, "scalars": {"objectives": 2}},
+    "scalars": {"wanted": {}, "scalars": {"objective": 1}},
+}
+"""What DINGO and its like ask for."""
+
+
+def means(over: str, asked: str, change: Change, devices: Iterable[int] = range(DEVICES)) -> Means:
+    grid: Grid = Devices(change)
+    if over != "messages":
+        grid = AirGrid(grid, LINKS[over](), weighted_by_key="weight")
+    nodes = [list(grid.get_node_ids())[device] for device in devices]
+    return MeanExchange(grid, SIZE, ConfigRecord(), timeout=60.0).ask("look", nodes, **ASKED[asked])
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("over", ["messages", "ideal", "uncoded"])
+@given(data=st.data())
+@of_cases(0.25)
+def test_means_of_vectors_and_scalars_are_those_of_who_answers_as_asked(
+    over: str, asked: str, data: st.DataObject
+) -> None:
+    with no_hang():
+        found = means(over, asked, lambda reply: data.draw(hostile_replies(reply)))
+    assert all(np.isfinite(mean).all() for mean in found.vectors.values())
+    assert set(found.scalars) >= set(ASKED[asked].get("scalars", {}))
+    nodes = {10 + device for device in range(DEVICES)}
+    assert found.nodes in (nodes, nodes - {10 + HOSTILE})
+    if found.nodes != nodes:
+        alone = means(over, asked, lambda reply: [reply], [d for d in range(DEVICES) if d != HOSTILE])
+        for name, mean in alone.vectors.items():
+            np.testing.assert_array_equal(found.vectors[name], mean)
+        for name in ASKED[asked].get("scalars", {}):
+            np.testing.assert_array_equal(found.scalars[name], alone.scalars[name])
 
 
 @given(data=ARRAY_BYTES, changes=st.lists(MUTATIONS, max_size=3), shape=st.sampled_from([(SIZE,), (0,), (2, 12)]))
