@@ -54,7 +54,7 @@ def repurpose(
     points: Annotated[
         int, typer.Option(min=2, help="Plans of the path beside that of cost 0, before it is refined.")
     ] = 9,
-    calibration: Annotated[int, typer.Option(min=1, help="Training rows to calibrate on, at most.")] = 2000,
+    calibration: Annotated[int, typer.Option(min=2, help="Training rows to calibrate on, at most.")] = 2000,
     variant: Annotated[str | None, typer.Option(help="Of a run folder; default: the first.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of a run folder; default: the first.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Safetensors file of a factory's model.")] = None,

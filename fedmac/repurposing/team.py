@@ -9,8 +9,9 @@
     energy_per_multiply_add = 5e-12
     place = [0.0, 0.0]           # m; with [radio] only
 
-    [links]                      # all alike; or
-    rate = 1e7                   # bit/s
+    [links]                      # or
+    rate = 1e7                   # bit/s; or a matrix, from the row's worker to the column's: [[0, 1e7], [2e6, 0]]
+    energy_per_bit = 1e-9        # J, likewise; none is counted if left out
     delay = 0.001                # s
 
     [radio]                      # by distance
@@ -33,7 +34,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from channel.links.link import GapLink
 from channel.propagation import LogDistance, watts_from_dbm
-from fedmac.scenario_errors import ScenarioError, explain
+from fedmac.pairs import PairValues, between_pairs
+from fedmac.scenario_errors import ScenarioError, below, explain
+from strategies.repurpose.owners import Real
 from strategies.repurpose.radio import device_to_device
 from strategies.repurpose.workers import DEFAULT_RATE, DEFAULT_SPEED, Links, Worker
 
@@ -53,9 +56,10 @@ class WorkerTable(_Strict):
 
 
 class LinksTable(_Strict):
-    """Links that are all alike."""
+    """Links of given rates."""
 
-    rate: float = Field(DEFAULT_RATE, gt=0, allow_inf_nan=False)
+    rate: PairValues = DEFAULT_RATE
+    energy_per_bit: PairValues | None = None
     delay: float = Field(0.0, ge=0, allow_inf_nan=False)
     shared: bool = False
 
@@ -87,12 +91,11 @@ class Team(_Strict):
         Raises
         ------
         ScenarioError
-            If devices have no place for the radio, or cannot reach each other.
+            If devices have no place for the radio, or cannot reach each other, or a matrix is of other workers.
         """
         workers = [Worker(**table.model_dump(exclude={"place"})) for table in self.workers]
         if self.radio is None:
-            table = self.links or LinksTable()
-            return workers, Links.equal(len(workers), table.rate, table.delay, shared=table.shared)
+            return workers, self._given_links()
         if self.links is not None:
             raise ScenarioError("team: [links] and [radio]; accepted: one of them")
         places = [worker.place for worker in self.workers]
@@ -114,6 +117,19 @@ class Team(_Strict):
         except ValueError as error:
             raise ScenarioError(str(error)) from error
         return workers, links
+
+    def _given_links(self) -> Links:
+        table, count = self.links or LinksTable(), len(self.workers)
+        found: dict[str, Real | None] = {}
+        for key in ("rate", "energy_per_bit"):
+            given = getattr(table, key)
+            try:
+                found[key] = None if given is None else between_pairs(given, count)
+            except ValueError as error:
+                raise ScenarioError(below(f"links.{key}", str(error))) from error
+        rate, energy = found["rate"], found["energy_per_bit"]
+        assert rate is not None
+        return Links(rate, table.delay, table.shared, energy)
 
 
 def equal_team(workers: int) -> Team:

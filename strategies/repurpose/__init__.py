@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from strategies.repurpose.calibration import Calibration, calibrate
     from strategies.repurpose.front import Point, accuracy_on, pareto, path, pick, search
     from strategies.repurpose.method import Method
-    from strategies.repurpose.part import Part, PartRun, part_of, run_together
+    from strategies.repurpose.part import Part, part_of
     from strategies.repurpose.part_file import save_parts
+    from strategies.repurpose.part_run import PartRun, run_together
     from strategies.repurpose.plan import Plan
     from strategies.repurpose.plan_file import BadPlan, check_model, load_plan, save_plan
     from strategies.repurpose.radio import device_to_device
@@ -26,8 +27,9 @@ _NAMES = {
     "calibration": ["Calibration", "calibrate"],
     "front": ["Point", "accuracy_on", "pareto", "path", "pick", "search"],
     "method": ["Method"],
-    "part": ["Part", "PartRun", "part_of", "run_together"],
+    "part": ["Part", "part_of"],
     "part_file": ["save_parts"],
+    "part_run": ["PartRun", "run_together"],
     "plan": ["Plan"],
     "plan_file": ["BadPlan", "check_model", "load_plan", "save_plan"],
     "radio": ["device_to_device"],

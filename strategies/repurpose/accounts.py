@@ -84,7 +84,8 @@ class Accounts:
         if links.energy_per_bit is None:
             return computing
         total = self.gathering + sum(layer.bytes_between for layer in self.layers)
-        return computing + float((8 * total * links.energy_per_bit)[total > 0].sum())
+        some = total > 0
+        return computing + float((8 * total[some] * np.asarray(links.energy_per_bit)[some]).sum())
 
 
 def account(plan: Plan) -> Accounts:

@@ -10,6 +10,9 @@ and the arrangement minimises, :math:`\pi_{iq}` being the price of sending unit 
 .. math:: \sum_m \sum_{i,\,q \ne o(i)} \min\Big(\pi_{iq}, \sum_{j:\,p(j)=q} e_{ji}\Big)
    \quad\text{(edges: } \sum_{j:\,p(j)=q} \min(\pi_{iq}, e_{ji})\text{)}.
 
+With a cost :math:`\lambda_{in}` of edges inside a worker, :math:`\sum_m \sum_i \sum_{j:\,p(j)=o(i)}
+\min(\lambda_{in}, e_{ji})` is added.
+
 The minimum is concave in the sum, so that its tangent bounds it from above: a sweep assigns each layer's units by the
 tangents of the layers that take them in, and the objective never rises.
 """
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from strategies.repurpose.assignment import assign
-from strategies.repurpose.owners import EVERYWHERE, Owners, Real
+from strategies.repurpose.owners import EVERYWHERE, Owners, Real, at_home
 
 Penalty = str
 """``group``: an activation is paid once for a worker; ``edge``: once for each neuron that uses it."""
@@ -44,12 +47,15 @@ class Cut:
         Numbers of the owners of its inputs and of its rows.
     price : callable
         From owners of the inputs to prices, shape (units, P): 0 where the worker has the unit itself.
+    edge_cost : float
+        lambda_in, of an edge inside a worker.
     """
 
     loss: Real
     before: int
     after: int
     price: Callable[[Owners], Real]
+    edge_cost: float = 0.0
 
 
 def sums_by_worker(loss: Real, owners: Owners, workers: int) -> Real:
@@ -58,20 +64,31 @@ def sums_by_worker(loss: Real, owners: Owners, workers: int) -> Real:
 
 
 def cut_cost(cut: Cut, before: Owners, after: Owners, workers: int, penalty: Penalty) -> Real:
-    """What unit i costs at worker q, shape (units, P): the lesser of sending it and of doing without."""
+    """What unit i costs at worker q, shape (units, P): the lesser of having it there and of doing without."""
     price = cut.price(before)
     if penalty == "group":
-        return np.minimum(price, sums_by_worker(cut.loss, after, workers))
-    return _edge_cost(cut.loss, price, after, workers)
+        across = np.minimum(price, sums_by_worker(cut.loss, after, workers))
+    else:
+        across = _edge_costs(cut.loss, price, after, workers)
+    if not cut.edge_cost:
+        return across
+    return across + sums_by_worker(np.minimum(cut.loss, cut.edge_cost), after, workers) * at_home(before, workers)
+
+
+def inside_costs(loss: Real, edge_cost: float, before: Owners, workers: int) -> Real:
+    """What row j pays at worker q for edges from units that are q's own, shape (rows, P)."""
+    return np.asarray(np.minimum(loss, edge_cost) @ at_home(before, workers))
 
 
 def row_costs(cut: Cut, before: Owners, after: Owners, workers: int, penalty: Penalty) -> Real:
     """Cost of row j at worker q, shape (rows, P): the tangent of the objective at `after`."""
     price = cut.price(before)
     if penalty == "edge":
-        return np.stack([np.minimum(cut.loss, price[:, q]).sum(1) for q in range(workers)], axis=1)
-    done_without = sums_by_worker(cut.loss, after, workers) <= price
-    return np.asarray(cut.loss @ (done_without & (price > 0)))
+        across = np.stack([np.minimum(cut.loss, price[:, q]).sum(1) for q in range(workers)], axis=1)
+    else:
+        done_without = sums_by_worker(cut.loss, after, workers) <= price
+        across = np.asarray(cut.loss @ (done_without & (price > 0)))
+    return across + inside_costs(cut.loss, cut.edge_cost, before, workers) if cut.edge_cost else across
 
 
 def unit_costs(cut: Cut, after: Owners, workers: int, penalty: Penalty) -> Real:
@@ -140,7 +157,7 @@ def arrange(
     return found, objectives
 
 
-def _edge_cost(loss: Real, price: Real, after: Owners, workers: int) -> Real:
+def _edge_costs(loss: Real, price: Real, after: Owners, workers: int) -> Real:
     costs = np.empty((loss.shape[1], workers))
     for q in range(workers):
         costs[:, q] = np.minimum(loss[after == q], price[:, q]).sum(0)

@@ -14,10 +14,10 @@ from torch import Tensor
 from strategies.repurpose.assignment import owners_in_order
 from strategies.repurpose.calibration import Calibration
 from strategies.repurpose.network import Network, Step, Weights
-from strategies.repurpose.owners import Owners
+from strategies.repurpose.owners import Owners, at_home
 from strategies.repurpose.ownership import ownership
 from strategies.repurpose.places import places_of_layers
-from strategies.repurpose.plan import LayerPlan, Plan, at_home, sends_of
+from strategies.repurpose.plan import LayerPlan, Plan, sends_of
 from strategies.repurpose.workers import Worker
 
 Choice = Callable[[Step, Owners, Owners], Tensor]

@@ -18,12 +18,15 @@ from strategies.repurpose.support import Support, costs_by_row, eliminate
 
 @dataclass(frozen=True)
 class LayerTask:
-    """One layer's problem: its matrix, moments, prices (units, P), costs ahead (rows, P), places if owners are free."""
+    """One layer's problem: its matrix, moments, prices (units, P), places if owners are free.
+
+    `fixed` is what else each row costs at each worker, shape (rows, P): inside it, and in the layers ahead.
+    """
 
     matrix: Tensor
     moments: Moments
     price: Real
-    ahead: Real
+    fixed: Real
     places: Sequence[int] | None
 
 
@@ -48,7 +51,7 @@ def group_sweeps(task: LayerTask, owners: Owners, sweeps: int) -> tuple[Owners, 
         mine = [torch.from_numpy(owners == q) for q in range(workers)]
         found = _taken(task, seen, [eliminate(task.matrix[mine[q]], inverse, task.price[:, q]) for q in range(workers)])
         best = found if best is None else best.better_of(found, owners)
-        total = best.errors + task.ahead
+        total = best.errors + task.fixed
         objectives.append(float(best.sending.sum() + total[np.arange(len(owners)), owners].sum()))
         if task.places is None:
             break

@@ -19,8 +19,9 @@ from torch import Tensor, from_numpy, no_grad
 from channel.records import records_in
 from strategies.air_messages import reason_of
 from strategies.repurpose.inference import WorkerDied
-from strategies.repurpose.part import Mail, MissingActivations, Part, PartRun, bytes_of
+from strategies.repurpose.part import Part
 from strategies.repurpose.part_file import load_part, part_path
+from strategies.repurpose.part_run import Mail, MissingActivations, PartRun, bytes_of
 from strategies.repurpose.plan_file import BadPlan
 
 MAIL, INPUTS, OUTPUTS, ASKED, WORKER = "mail", "inputs", "outputs", "asked", "worker"

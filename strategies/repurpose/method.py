@@ -19,7 +19,8 @@ class Method:
     penalty : {"group", "edge"}
         Whether an activation is paid once for a worker, or once for each neuron that uses it.
     edge_cost : float
-        lambda_in >= 0: weights inside a worker whose loss is not above it are dropped.
+        lambda_in >= 0, what an edge inside a worker costs: owners are chosen with it, and edges that cost more than
+        their loss are dropped.
     sweeps : int
         At most, for the arrangement of all layers and for each layer.
     refitted : bool

@@ -10,3 +10,8 @@ Real = NDArray[np.float64]
 
 EVERYWHERE = -1
 """Owner of a unit that every worker holds, such as an input that all of them see."""
+
+
+def at_home(owners: Owners, workers: int) -> NDArray[np.bool_]:
+    """Which worker holds which unit as its own, shape (units, P)."""
+    return np.asarray((owners[:, None] == np.arange(workers)) | (owners[:, None] == EVERYWHERE))

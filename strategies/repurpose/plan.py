@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies.repurpose.network import Network, Step, Weights
-from strategies.repurpose.owners import EVERYWHERE, Owners
+from strategies.repurpose.owners import Owners, at_home
 from strategies.repurpose.ownership import Ownership, ownership
 
 COLLECTOR = 0
@@ -130,8 +130,3 @@ def sends_of(
     at_hand = arrived | at_home(before, workers)
     used = np.stack([kept[torch.from_numpy(after == q)].any(dim=0).numpy() for q in range(workers)], axis=1)
     return np.asarray(used & ~at_hand)
-
-
-def at_home(owners: Owners, workers: int) -> NDArray[np.bool_]:
-    """Which worker holds which unit as its own, shape (units, P)."""
-    return np.asarray((owners[:, None] == np.arange(workers)) | (owners[:, None] == EVERYWHERE))

@@ -38,6 +38,12 @@ class Prices:
             if not 0 <= value < math.inf:
                 raise ValueError(f"communication_cost = {value!r}; accepted: a finite number >= 0")
 
+    @property
+    def free(self) -> bool:
+        """Whether sending costs nothing at all."""
+        given = self.communication_cost
+        return not any(given.values()) if isinstance(given, Mapping) else not given
+
     def of(self, step: Step, owners: Owners) -> Real:
         """Prices of the units that a step takes, shape (units, P)."""
         cost = self.links.relative_cost()

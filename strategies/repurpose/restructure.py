@@ -10,9 +10,12 @@ algorithm); neither raises the objective. :math:`\Sigma` is that of the model as
 
 With the edge-wise penalty, or without refit, owners are those of the arrangement and K is chosen unit by unit
 (:func:`~strategies.repurpose.layer_sweeps.diagonal_choice`): the layer has no sweeps, and
-:attr:`~strategies.repurpose.plan.LayerPlan.objectives` is empty. :math:`\lambda_{in}` (`edge_cost`) is in neither
-objective: a threshold, applied last. Once p and K are fixed, edges inside a worker go whose
-:math:`\tfrac12 w_{ji}\Sigma_{ii}w_{ji}^T` is not above it; then all that stays is refitted.
+:attr:`~strategies.repurpose.plan.LayerPlan.objectives` is empty.
+
+An edge inside a worker costs :math:`\lambda_{in}` (`edge_cost`) or its loss
+:math:`e_{ji} = \tfrac12 w_{ji}\Sigma_{ii}w_{ji}^T`, whichever is less: where sending costs anything, that choice of
+owners is charged :math:`\sum_{i\,at\,home} \min(e_{ji}, \lambda_{in})` for row j, in the arrangement and in the
+sweeps. Once p and K are fixed, edges inside a worker go that cost more than their loss, and what stays is refitted.
 """
 
 from __future__ import annotations
@@ -26,17 +29,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from strategies.repurpose.arrangement import Cut, arrange, unit_costs
+from strategies.repurpose.arrangement import Cut, arrange, inside_costs, unit_costs
 from strategies.repurpose.assignment import owners_in_order
 from strategies.repurpose.calibration import Calibration, calibrate
 from strategies.repurpose.layer_sweeps import LayerTask, diagonal_choice, group_sweeps, losses
 from strategies.repurpose.method import USUAL, Method
 from strategies.repurpose.moments import Moments, moments_of
 from strategies.repurpose.network import Network, Step, Weights, apply
-from strategies.repurpose.owners import Owners, Real
+from strategies.repurpose.owners import Owners, Real, at_home
 from strategies.repurpose.ownership import Ownership, ownership
 from strategies.repurpose.places import places_of_layers
-from strategies.repurpose.plan import LayerPlan, Plan, at_home, sends_of
+from strategies.repurpose.plan import LayerPlan, Plan, sends_of
 from strategies.repurpose.prices import Prices
 from strategies.repurpose.refit import bias_moved, refit, squared_error
 from strategies.repurpose.spectral import spectral_owners
@@ -143,7 +146,7 @@ class Restructuring:
         network, shared = self.calibration.network, ownership(self.calibration.network)
         slots = places_of_layers(network, shared, self.team)
         self.owners = owners_in_order(shared, slots)
-        if self.method.arranged:
+        if self.method.arranged and not self.prices.free:
             with _solving("arrangement of all layers"):
                 self._arrange(network, shared, slots)
         note("arrangement")
@@ -166,7 +169,8 @@ class Restructuring:
         for number, step in enumerate(network.steps, start=1):
             if step.weighted and not shared.everywhere(shared.before(step)):
                 loss = self.calibration.losses[step.name]
-                self.cuts.append(Cut(loss, shared.before(step), shared.of_value[number], self.prices.bound_to(step)))
+                before, after, price = shared.before(step), shared.of_value[number], self.prices.bound_to(step)
+                self.cuts.append(Cut(loss, before, after, price, self.method.edge_cost))
         starts = [self.owners, spectral_owners(self.cuts, self.owners, slots, len(self.team))]
         count, penalty, sweeps = len(self.team), self.method.penalty, self.method.sweeps
         tried = [arrange(self.cuts, own, slots, count, penalty, min(TRIAL, sweeps)) for own in starts]
@@ -182,7 +186,8 @@ class Restructuring:
         price = np.where(arrived | at_home(before, count), 0.0, self.prices.of(step, before))
         if price.any() or self.method.edge_cost:
             moments = moments_of(network, step, inputs, self.calibration.ridge)
-            task = LayerTask(matrix, moments, price, self._costs_ahead(len(matrix), owned), slots)
+            fixed = self._costs_ahead(len(matrix), owned) + self._costs_inside(matrix, moments, before)
+            task = LayerTask(matrix, moments, price, fixed, slots)
             kept, objectives = self._choose(task, owned, before)
             weights, error = self._weights(task, kept, old)
         else:
@@ -210,6 +215,12 @@ class Restructuring:
             if cut.before == owned and cut.after != owned:
                 costs += unit_costs(cut, self.owners[cut.after], len(self.team), self.method.penalty)
         return costs
+
+    def _costs_inside(self, matrix: Tensor, moments: Moments, before: Owners) -> Real:
+        """What each row pays for edges from units that its worker has itself, shape (rows, P)."""
+        if not self.method.edge_cost:
+            return np.zeros((len(matrix), len(self.team)))
+        return inside_costs(losses(matrix, moments), self.method.edge_cost, before, len(self.team))
 
     def _weights(self, task: LayerTask, kept: Tensor, old: Weights) -> tuple[Weights, float]:
         matrix, moments = task.matrix, task.moments

@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from strategies.repurpose.part import Mail, Part, PartRun, bytes_of
+from strategies.repurpose.part import Part
 from strategies.repurpose.part_file import load_part, part_path
+from strategies.repurpose.part_run import Mail, PartRun, bytes_of
 from strategies.repurpose.plan import COLLECTOR
 
 INPUTS, OUTPUTS, RENDEZVOUS = "inputs.safetensors", "outputs.safetensors", "rendezvous"

@@ -6,6 +6,7 @@ import multiprocessing
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,9 +14,11 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from fedmac.cli import app
+from fedmac.repurposing.team import read_team
 from fedmac.runs import run
 from fedmac.scenario_errors import ScenarioError
 from strategies.repurpose import account, load_plan, repurpose, save_parts, save_plan
+from strategies.repurpose.accounts import transfer_time
 from strategies.repurpose.part_file import part_path
 from tests.strategies.repurpose.networks import dense, inputs
 
@@ -41,6 +44,9 @@ place = [30.0, 0.0]
 power_dbm = 10.0
 bandwidth_hz = 1e6
 """
+
+
+TWO = "[[workers]]\n[[workers]]\n"
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +110,17 @@ def test_a_team_of_unequal_devices_over_the_air(trained: Path, tmp_path: Path) -
     assert facts["energy_j"] > 0
 
 
+def test_links_are_given_for_each_pair_of_workers(tmp_path: Path) -> None:
+    team = tmp_path / "team.toml"
+    team.write_text(f"{TWO}[links]\nrate = [[0, 1e6], [2e6, 0]]\nenergy_per_bit = 1e-9\ndelay = 0.5\n")
+    workers, links = read_team(team).built()
+    assert len(workers) == 2
+    sent = np.array([[0, 1000], [3000, 0]])  # bytes; each sends while it receives
+    assert transfer_time(sent, links) == pytest.approx(0.5 + max(8 * 1000 / 1e6, 8 * 3000 / 2e6))
+    counts = account(repurpose(dense(), inputs(dense()), workers, 0.0, links=links))
+    assert counts.energy(workers, links) == pytest.approx(8e-9 * counts.bytes)
+
+
 def test_a_factory_with_its_weights_is_a_model_too(trained: Path, tmp_path: Path) -> None:
     from clients.models import build
 
@@ -143,6 +160,12 @@ def test_what_cannot_be_planned_is_refused(
         ("workers = 3\n", "workers = 3"),
         ("[[workers]]\nsped = 1.0\n", "workers[0].sped = 1.0: unknown key; did you mean"),
         ("[[workers]]\nmemory = 100.0\n", "bytes are missing"),
+        ("[[workers]]\n[links]\nrate = 0\n", "links.rate = 0: accepted: a number > 0, or a matrix"),
+        ("[[workers]]\n[links]\nrate = 'x'\n", "links.rate = 'x': accepted: a number > 0, or a matrix"),
+        (f"{TWO}[links]\nrate = [[0, 1], [0, 0]]\n", "links.rate = 0 from device 1 to device 0: accepted: a number"),
+        (f"{TWO}[links]\nrate = [[0, 1]]\n", "links.rate = [0, 1] in row 0: 2 values; accepted: 1"),
+        (f"{TWO}[links]\nrate = [[0]]\n", "links.rate = a matrix of 1 devices: accepted: of 2"),
+        (f"{TWO}[links]\nenergy_per_bit = -1.0\n", "links.energy_per_bit = -1.0: accepted: a number > 0"),
     ],
 )
 def test_a_team_that_cannot_be_is_refused(trained: Path, tmp_path: Path, text: str, said: str) -> None:

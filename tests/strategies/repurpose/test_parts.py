@@ -30,8 +30,8 @@ from strategies.repurpose import (
     save_plan,
 )
 from strategies.repurpose.inference import WorkerDied
-from strategies.repurpose.part import MissingActivations, PartRun
 from strategies.repurpose.part_file import load_part, part_path, save_parts
+from strategies.repurpose.part_run import MissingActivations, PartRun
 from strategies.repurpose.processes import infer
 from tests.end_to_end.federation import children_of, wait_for
 from tests.strategies.repurpose.networks import convolutional, dense, inputs, residual

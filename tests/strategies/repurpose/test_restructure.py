@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from strategies.repurpose import Links, Method, account, calibrate, direct, naive, repurpose, sparse, split
-from strategies.repurpose.arrangement import Cut, arrange
-from strategies.repurpose.owners import Owners, Real
+from strategies.repurpose.owners import Owners
 from tests.strategies.repurpose.networks import convolutional, dense, inputs, residual
 
 MODELS = [dense, convolutional, residual]
@@ -24,9 +23,17 @@ def test_without_a_penalty_only_the_order_of_units_changes(build: Callable[[], n
     model = build()
     x = inputs(model)
     plan = repurpose(model, x, workers, 0.0)
-    # float32 sums in another order: within 1e-6 of outputs of order one
-    assert (plan.run(x) - model(x)).abs().max() < 1e-6
+    # float32 sums in another order, and another one on each kind of processor: within 1e-6 of the largest output
+    assert (plan.run(x) - model(x)).abs().max() < 1e-6 * model(x).abs().max()
     assert all(layer.kept.all() for layer in plan.layers.values())
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_in_double_precision_outputs_are_the_model_s_to_rounding(build: Callable[[], nn.Module]) -> None:
+    model = build().double()
+    x = inputs(model).double()
+    # some thousand operations with errors of 1e-16 each
+    assert (repurpose(model, x, 4, 0.0).run(x) - model(x)).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("build", MODELS)
@@ -52,31 +59,16 @@ def test_the_permuted_network_has_the_same_weights_in_another_order() -> None:
     assert not torch.equal(plan.network.weights["2"].weight, plan.restructured().weights["2"].weight)
 
 
+@pytest.mark.parametrize("edge_cost", [0.0, 1e-3])
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("build", MODELS)
-def test_the_objective_of_a_layer_never_rises(build: Callable[[], nn.Module], cost: float) -> None:
-    plan = repurpose(build(), inputs(build()), 2, cost)
+def test_the_objective_of_a_layer_never_rises(build: Callable[[], nn.Module], cost: float, edge_cost: float) -> None:
+    plan = repurpose(build(), inputs(build()), 2, cost, method=Method(edge_cost=edge_cost))
     traces = [np.array(layer.objectives) for layer in plan.layers.values() if layer.objectives]
     assert traces
     for trace in traces:
         # supports are compared by sums in another order: rounding of float64 only
         assert (np.diff(trace) <= 1e-9 * trace[:-1]).all()
-
-
-@pytest.mark.parametrize("penalty", ["group", "edge"])
-@pytest.mark.parametrize("price", [0.4, 1.0, 3.0])
-def test_the_objective_of_the_arrangement_never_rises_and_falls_from_the_start(penalty: str, price: float) -> None:
-    random = np.random.default_rng(0)
-    owners: list[Owners] = [np.repeat(np.arange(4), 5), np.repeat(np.arange(4), 4), np.repeat(np.arange(4), 2)]
-
-    def prices(before: Owners) -> Real:
-        return price * (before[:, None] != np.arange(4))
-
-    cuts = [Cut(random.exponential(0.3, (16, 20)), 0, 1, prices), Cut(random.exponential(0.3, (8, 16)), 1, 2, prices)]
-    found, objectives = arrange(cuts, owners, [[5] * 4, [4] * 4, [2] * 4], 4, penalty, 12)
-    assert (np.diff(objectives) <= 0).all()
-    assert objectives[-1] < 0.97 * objectives[0]
-    assert [np.bincount(o).tolist() for o in found] == [[5] * 4, [4] * 4, [2] * 4]
 
 
 def test_hidden_blocks_are_found() -> None:
@@ -170,6 +162,20 @@ def test_dear_links_are_used_less() -> None:
         return float(sent[:2, 2:].sum() + sent[2:, :2].sum()) / float(sent.sum())
 
     assert across(Links(rate)) < 0.6 * across(Links.equal(4))
+
+
+def test_owners_are_chosen_with_the_cost_of_edges_inside_a_worker_in_mind() -> None:
+    model = dense((12, 16, 16, 6))
+    calibration, cost = calibrate(model, inputs(model, rows=300)), 3e-3
+
+    def pays(owners: list[Owners]) -> float:
+        """Of edges inside workers, each as much as its cost or its loss."""
+        loss = calibration.losses["2"]
+        inside = owners[2][:, None] == owners[1]
+        return float(np.minimum(loss, cost)[inside].sum())
+
+    blind, aware = (split(calibration, 2, {"2": 1e-6}, method=Method(edge_cost=own)) for own in (0.0, cost))
+    assert pays(list(aware.owners)) < 0.9 * pays(list(blind.owners))
 
 
 def test_edges_inside_a_worker_are_dropped_at_a_cost() -> None:
