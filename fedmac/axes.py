@@ -9,6 +9,7 @@ AXES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "round": ("round", "round"),
         "exchange": ("exchange", "uplink exchanges"),
+        "samples": ("samples", "training examples"),
         "channel_uses": ("channel_uses", "channel uses"),
         "bits": ("bits_per_device_mean", "bits per device"),
         "energy": ("energy_j_per_device_mean", "energy per device"),

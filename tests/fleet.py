@@ -11,7 +11,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
-from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from clients.models import build
 from clients.parameters import model_arrays
 from clients.training import Trainer, Training
 from fedmac.engines.local import FIRST_NODE, LocalGrid
+from strategies.wrapped_grid import WrappedGrid
 
 Arrays = Mapping[str, NDArray[Any]]
 Tamper = Callable[[Message], Message | None]
@@ -61,7 +61,7 @@ def message_grid(work: Workplace, tamper: Mapping[int, Tamper] | None = None) ->
     return MessageGrid(local_grid(work), tamper)
 
 
-class MessageGrid(Grid):
+class MessageGrid(WrappedGrid):
     """Passes on everything a Grid is asked, and so hides that the grid below can train in place.
 
     Parameters
@@ -73,20 +73,8 @@ class MessageGrid(Grid):
     """
 
     def __init__(self, inner: LocalGrid, tamper: Mapping[int, Tamper] | None = None) -> None:
-        self.inner = inner
+        self.grid = self.inner = inner
         self.tamper = tamper or {}
-
-    def set_run(self, run: Run) -> None:
-        self.inner.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        return self.inner.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        return self.inner.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         return self.inner.get_node_ids()

@@ -19,7 +19,8 @@ COMPARE_HELP = (
     "means with a 95 % confidence band over seeds; differences from the baseline are tested under the same seeds.\n\n"
     "Written: comparison.html, figure.svg, .png and .pdf for a paper, table.csv, .parquet, .tex and .md, "
     "curves.parquet.\n\n"
-    "x is one of round, exchange, channel_uses, bits, energy, air_time, clock, wall; y is any figure of the record.\n\n"
+    "x is one of round, exchange, samples, channel_uses, bits, energy, air_time, clock, wall; y is any figure of the "
+    "record.\n\n"
     "Exit code 0: done; 2: bad input, nothing was written; 1: failure."
 )
 MAX_SENTENCES = 8

@@ -24,6 +24,7 @@ from fedmac.studies.compare.fairness import require_same_task, unequal_budgets
 from fedmac.studies.compare.findings import Comparison, Series
 from fedmac.studies.compare.gathering import Runs, Source, gather
 from fedmac.studies.compare.pareto import Pareto, pareto_front
+from fedmac.studies.compare.samples import SAMPLES, with_samples
 from fedmac.studies.compare.statistics import Contrast, Estimate, Pair, estimate, paired
 
 __all__ = ["Comparison", "Curve", "Estimate", "Pair", "Pareto", "Series", "Source", "Target", "compare"]
@@ -46,7 +47,8 @@ def compare(
     folders : sequence of path
         Run folders, sweep folders, or folders that hold some of them.
     x : str
-        Cost to compare over: round, exchange, channel_uses, bits, energy, air_time, clock, wall.
+        Cost to compare over: round, exchange, samples (:func:`~fedmac.studies.compare.samples.with_samples`),
+        channel_uses, bits, energy, air_time, clock, wall.
     y : str, optional
         Any number in the records' rounds: test_accuracy, test_loss, train_loss, mse_measured, ... By default
         test_accuracy, or test_loss where no model has an accuracy (autoencoders).
@@ -68,7 +70,8 @@ def compare(
     Raises
     ------
     ScenarioError
-        If the records have no such axis or figure, a name is not there, or the folders' data or model differ.
+        If the records have no such axis or figure, or do not tell the samples asked for, a name is not there, or the
+        folders' data or model differ.
     RecordError
         If a folder holds no run, or a record cannot be read.
     """
@@ -82,6 +85,8 @@ def compare(
     for own in those:
         scenarios.setdefault(own.runs.source.name, []).append(own.runs.variant.scenario)
     require_same_task(scenarios, found.swept)
+    if SAMPLES in (x, *pareto):
+        those = with_samples(those, "x" if x == SAMPLES else "pareto")
     return _Weighing(those, x, y, to, notices).comparison(baseline, unequal, pareto, found.sources)
 
 
@@ -153,7 +158,8 @@ class _Weighing:
         """The axes that some series has, x first; refuses an x that none has."""
         there = [axis for axis in AXES if any(axis in curves for curves in self.curves.values())]
         if self.x not in AXES:
-            raise ScenarioError(f"x = {self.x!r}: no such axis; {meant(self.x, there)}accepted: {', '.join(there)}")
+            known = list(dict.fromkeys([*there, SAMPLES]))  # which is counted only when it is asked for
+            raise ScenarioError(f"x = {self.x!r}: no such axis; {meant(self.x, known)}accepted: {', '.join(known)}")
         if len(self.units) > 1:
             reason = "some runs are in physical units (J), others in normalised ones"
             if self.x == "energy":

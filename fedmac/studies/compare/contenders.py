@@ -17,6 +17,7 @@ from fedmac.studies.compare.curves import Points, Rounds, points
 from fedmac.studies.compare.gathering import Runs
 
 _MOST_LISTED = 12
+_NO_FIGURES = ("seed", "round", "exchange", "samples", "parameters", "training_examples")
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def numeric_keys(those: Sequence[Contender]) -> list[str]:
     """The figures of the rounds that are finite somewhere; not what numbers the rounds."""
     rows = (row for own in those for rounds in own.seeds.values() for row in rounds)
     keys = dict.fromkeys(key for row in rows for key, value in row.items() if math.isfinite(value))
-    return [key for key in keys if key not in ("seed", "round", "exchange", "parameters", "training_examples")]
+    return [key for key in keys if key not in _NO_FIGURES]
 
 
 def not_recorded(option: str, key: str, known: Sequence[str]) -> ScenarioError:

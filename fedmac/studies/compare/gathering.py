@@ -52,6 +52,8 @@ class Runs:
         Swept keys of the cell.
     seeds : mapping of int to Rounds
         In the order of seeds.
+    files : mapping of int to Path
+        Where the lines of each seed are.
     ended : frozenset of int
         Seeds that came to their end, which may be before the last round: some strategies stop by themselves.
     """
@@ -61,6 +63,7 @@ class Runs:
     cell: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     seeds: Mapping[int, Rounds] = field(default_factory=dict)
+    files: Mapping[int, Path] = field(default_factory=dict)
     ended: frozenset[int] = frozenset()
 
 
@@ -124,15 +127,17 @@ def _holds_runs(folder: Path) -> bool:
 def _runs_of_sweep(sweep: Sweep, source: Source, notices: list[str]) -> Iterator[Runs]:
     for cell in sweep.cells:
         seeds: dict[str, dict[int, Rounds]] = {}
+        files: dict[str, dict[int, Path]] = {}
         ended: dict[str, frozenset[int]] = {}
         variants: dict[str, Variant] = {}
         for seed, folder in cell.runs().items():
             for part in _runs_of_folder(folder, source, notices) if seed in sweep.seeds else ():
                 variants.setdefault(part.variant.name, part.variant)
                 seeds.setdefault(part.variant.name, {}).update(part.seeds)
+                files.setdefault(part.variant.name, {}).update(part.files)
                 ended[part.variant.name] = ended.get(part.variant.name, frozenset()) | part.ended
         for name, variant in variants.items():
-            yield Runs(variant, source, cell.name, cell.settings, seeds[name], ended[name])
+            yield Runs(variant, source, cell.name, cell.settings, seeds[name], files[name], ended[name])
     notices += [f"{source.name}: {line}" for line in _not_done(sweep)]
 
 
@@ -156,7 +161,7 @@ def _runs_of_folder(folder: Path, source: Source, notices: list[str]) -> Iterato
             seeds = read_numbers(path, notices)
             if seeds:
                 ended = frozenset(seed for seed in seeds if model_path(path.parent, variant, seed).is_file())
-                yield Runs(variant, source, seeds=seeds, ended=ended)
+                yield Runs(variant, source, seeds=seeds, files=dict.fromkeys(seeds, path), ended=ended)
 
 
 def read_numbers(path: Path, notices: list[str]) -> dict[int, Rounds]:

@@ -74,7 +74,8 @@ def test_a_run_that_is_refused_for_missing_devices_leaves_no_folder(fedmac: Comm
     content = CONTENT | {"engine": {"nodes_timeout_s": 0.01}}
     (tmp_path / "x.toml").write_text(tomli_w.dumps(content))
     answers = {"/health": (200, b"{}"), "/v1/control/list-nodes": (200, nodes("device-0"))}
-    with answering(answers) as address:
+    waited = pytest.warns(UserWarning, match=r"1 of 2 devices online \(device-0\); waiting up to 0\.01 s")
+    with answering(answers) as address, waited:
         ended = fedmac("run", "x.toml", "--engine", "deployment", "--superlink", f"http://{address}", "--no-report")
     assert ended.code == 1
     assert "data.devices = 2, but 1 device is online" in ended.err
