@@ -50,7 +50,7 @@ fuzz: $(VENV)/.installed-test ## every decoder, what devices reply, orders and s
 	FEDMAC_FUZZ=10000 $(BIN)/python -m pytest tests/fuzz
 
 faults: $(VENV)/.installed-test ## a deployment whose devices and server are killed, or stand still (ten minutes)
-	FEDMAC_FAULTS=1 $(BIN)/python -m pytest tests/end_to_end/test_deployment.py -k "killed or still"
+	FEDMAC_FAULTS=1 $(BIN)/python -m pytest tests/end_to_end/test_deployment.py tests/end_to_end/test_deployed_system.py -k "killed or still"
 
 gallery: $(VENV)/.installed ## rebuild docs/gallery.md's studies and pictures (about ten minutes)
 	$(BIN)/python scenarios/gallery.py

@@ -21,6 +21,7 @@ from channel.impairments.impairments import Rotation
 from channel.propagation import (
     FreeSpace,
     LogDistance,
+    Propagation,
     Real,
     around_receiver,
     thermal_noise_power,
@@ -53,7 +54,7 @@ def _channel(scenario: Scenario, seed: int) -> Channel:
     distances = _distances(section, devices, seed)
     return Channel(
         fading=_fading(scenario),
-        power_gain=1.0 if distances is None else _power_gain(section, distances, seed),
+        power_gain=1.0 if distances is None else build_propagation(section).power_gain(distances, seed),
         noise_power=noise_power,
         bandwidth=section.uses_per_second,
         physical=section.units == "physical",
@@ -168,12 +169,13 @@ def _distances(section: ChannelSection, devices: int, seed: int) -> Real | None:
     return uniform_disc(devices, section.cell_radius_m, section.minimum_distance_m or 1.0, seed)
 
 
-def _power_gain(section: ChannelSection, distances: Real, seed: int) -> Real:
+def build_propagation(section: ChannelSection) -> Propagation:
+    """The law of path loss that a channel's table names."""
     if section.path_loss == "free-space":
         assert section.carrier_ghz is not None
-        return FreeSpace(1e9 * section.carrier_ghz).power_gain(distances, seed)
+        return FreeSpace(1e9 * section.carrier_ghz)
     given = section.model_dump(include={"exponent", "reference_loss_db", "shadowing_db"}, exclude_none=True)
-    return LogDistance(**given).power_gain(distances, seed)
+    return LogDistance(**given)
 
 
 def _impairments(section: ImpairmentsSection, power: float | None, noise_power: float) -> Impairments:

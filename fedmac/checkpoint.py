@@ -1,4 +1,4 @@
-"""Checkpoints: where a run stood at the end of a round, so that it can go on after a crash."""
+"""Checkpoints: where a run stood, so that it can go on after a crash."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ SYNC_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run at the end of a round.
+    """A run at the end of a round; of a system with a server also within one.
 
     Parameters
     ----------
     round : int
-        The last round that is over.
+        The last round that is over; 0 within the first.
     model : ArrayRecord
-        The model after it.
+        The model of that moment.
     state : dict
         What strategy, air and devices remember (:meth:`strategies.over_the_air.OverTheAir.state`).
     journal : dict

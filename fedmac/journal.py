@@ -165,24 +165,38 @@ class HasState(Protocol):
 
 
 class Keeper:
-    """Evaluates after each round, and then keeps a checkpoint."""
+    """Evaluates after each round, and then keeps a checkpoint.
+
+    Attributes
+    ----------
+    kept : int
+        The last round after which it has.
+    """
 
     def __init__(self, task: LearningTask, strategy: HasState, journal: Journal) -> None:
         self.every = task.scenario.engine.checkpoint_every
         self.strategy = strategy
         self.journal = journal
         self.keep = task.keep
+        self.kept = 0
 
     def __call__(self, round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Called by Flower at the end of each round."""
         metrics = self.journal.evaluate(round, arrays)
-        if self.keep is not None and round > 0 and self.every and round % self.every == 0:
-            try:
-                self.keep(Checkpoint(round, arrays, self.strategy.state(), self.journal.state()))
-            except CannotBeKept as error:
-                warnings.warn(f"no checkpoints: {error}; a run that is interrupted starts anew", stacklevel=2)
-                self.keep = None
+        if round > 0 and self.every and round % self.every == 0:
+            self.put_down(round, arrays)
+            self.kept = round
         return metrics
+
+    def put_down(self, round: int, arrays: ArrayRecord) -> None:
+        """Keep a checkpoint of this moment: `round` rounds are over, and the model is this."""
+        if self.keep is None:
+            return
+        try:
+            self.keep(Checkpoint(round, arrays, self.strategy.state(), self.journal.state()))
+        except CannotBeKept as error:
+            warnings.warn(f"no checkpoints: {error}; a run that is interrupted starts anew", stacklevel=2)
+            self.keep = None
 
 
 def _is_servers(name: str) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from channel.uplinks import IdealUplink
 from fedmac.build import build_coded_updates
+from fedmac.checkpoint import Checkpoint
 from fedmac.clock.build_clock import build_clock
 from fedmac.clock.clocked_grid import ClockedGrid, Span
 from fedmac.engines.local import LocalGrid
@@ -43,12 +44,14 @@ def learn_system(task: LearningTask, grid: Grid) -> dict[str, NDArray[Any]]:
     if scenario.uplink.kind == "digital":
         system.coding = build_coded_updates(scenario, seed, number)
     system.on_round = lambda figures: journal.note_iteration(_record(figures, number, system, timed, spans))
-    initial = task.initial()
+    initial, state = task.initial(), SystemState(system, timed, spans)
     if task.past is not None:
         journal.restore(task.past.journal)
-        system.go_on_from(task.past.round, task.past.state["system"])
-        if timed is not None:
-            timed.restore(task.past.state["clock"])
+        state.restore(task.past)
+    keeper = Keeper(task, state, journal)
+    if scenario.engine.checkpoint_arrivals is not None:
+        system.keep_every = scenario.engine.checkpoint_arrivals
+        system.on_keep = lambda over: _put_down(keeper, system, over)
     with quiet_flower():
         result = system.start(
             timed or grid,
@@ -56,13 +59,13 @@ def learn_system(task: LearningTask, grid: Grid) -> dict[str, NDArray[Any]]:
             num_rounds=scenario.rounds,
             timeout=scenario.engine.round_timeout_s,
             train_config=ConfigRecord(task.label),
-            evaluate_fn=Keeper(task, SystemState(system, timed), journal),
+            evaluate_fn=keeper,
         )
     return {name: array.numpy() for name, array in (result.arrays or initial).items()}
 
 
 class SystemState:
-    """What a system and its clock remember, in one.
+    """What a system, its clock and the record of a round that is on remember, in one.
 
     Parameters
     ----------
@@ -70,15 +73,33 @@ class SystemState:
         The system.
     clock : ClockedGrid, optional
         Its clock, where time is simulated.
+    spans : list of Span
+        What devices have done since the last round was over, as far as it is recorded.
     """
 
-    def __init__(self, system: ServerSystem, clock: ClockedGrid | None) -> None:
+    def __init__(self, system: ServerSystem, clock: ClockedGrid | None, spans: list[Span]) -> None:
         self.system = system
         self.clock = clock
+        self.spans = spans
 
     def state(self) -> dict[str, Any]:
-        """Of both, after a round."""
-        return {"system": self.system.state(), "clock": None if self.clock is None else self.clock.state()}
+        """Of all of them, between two events."""
+        clock = None if self.clock is None else self.clock.state()
+        return {"system": self.system.state(), "clock": clock, "spans": list(self.spans)}
+
+    def restore(self, past: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        self.system.go_on_from(past.round, past.state["system"])
+        if self.clock is not None:
+            self.clock.restore(past.state["clock"])
+            self.spans[:] = past.state.get("spans", ())  # not in checkpoints of before they could be within a round
+
+
+def _put_down(keeper: Keeper, system: ServerSystem, over: bool) -> None:
+    """Keep a checkpoint after a reply, unless the round that it has ended has brought one."""
+    run = system.run
+    if run is not None and not (over and keeper.kept == run.round):
+        keeper.put_down(run.round, run.model())
 
 
 def _record(

@@ -32,7 +32,8 @@ class LearningTask:
     past : Checkpoint, optional
         Where an earlier run of the same variant and seed stood; this one goes on from there.
     keep : callable, optional
-        Called with a checkpoint after every ``engine.checkpoint_every`` rounds.
+        Called with a checkpoint after every ``engine.checkpoint_every`` rounds, and ``engine.checkpoint_arrivals``
+        replies.
     """
 
     variant: Variant

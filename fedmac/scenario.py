@@ -15,7 +15,7 @@ from fedmac.scenario_attackers import AttackersSection
 from fedmac.scenario_clock import DevicesSection, FaultsSection, NetworkSection, check_clock, in_joules
 from fedmac.scenario_errors import ScenarioError, below, explain, missing, refusal, shown
 from fedmac.scenario_factors import FACTOR_CODEC_NAMES, check_factors
-from fedmac.scenario_merge import NOT_IN_VARIANTS, STEP_KEYS, hold_in_variant, merge, nest
+from fedmac.scenario_merge import NOT_IN_VARIANTS, STEP_KEYS, hold_in_variant, merge, nest, variant_of
 from fedmac.scenario_paths import FOLDER_NAME, found_from, is_folder_name
 from fedmac.scenario_privacy import PrivacySection, check_bounds
 from fedmac.scenario_sections import (
@@ -248,7 +248,7 @@ class Scenario(Section):
         variants: list[Variant] = []
         for number, changes in enumerate(declared):
             name = _variant_name(changes, f"variants[{number}]", [v.name for v in variants])
-            content = merge(base, {k: v for k, v in changes.items() if k != "name"})
+            content = variant_of(base, {k: v for k, v in changes.items() if k != "name"})
             try:
                 variants.append(Variant(name, Scenario.model_validate(content)))
             except ValidationError as error:

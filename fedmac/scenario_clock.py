@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from fedmac.pairs import PairValues
 from fedmac.scenario_air import Decibels
 from fedmac.scenario_errors import below, meant, refusal
 from fedmac.scenario_factors import FACTOR_CODEC_NAMES
@@ -21,7 +22,7 @@ CHANNEL = "channel"
 """The link whose rates are those of the scenario's channel."""
 
 DRAWN = ("amplifier_efficiency", "circuit_power")
-"""Keys of the table link that such a link takes too."""
+"""Keys of the table link that such a link takes too, beside its name and parameters."""
 
 NOT_ALONE: Mapping[str, str] = {
     "nested": "decodes packets with what others say in the same exchange",
@@ -74,8 +75,13 @@ class NetworkSection(Section):
     down_mbps: Positive | None = Field(None, description="and from it")
     latency_ms: NonNegative | None = Field(None, description="one way (default: of the link)")
     server_mbps: Positive | None = Field(None, description="of the server's own link, each way, which all share")
-    peer_mbps: Positive | None = Field(
-        None, description="of direct links between devices without a server (default: by way of the access point)"
+    peer_mbps: PairValues | None = Field(
+        None,
+        description="of direct links between devices without a server, one rate or a matrix (default: by way of the "
+        "access point)",
+    )
+    peer_link: Literal["channel"] | None = Field(
+        None, description="direct links between devices with the rates of the channel, by their distance"
     )
     peer_latency_ms: NonNegative | None = Field(None, description="from one device to another (default: of the link)")
     server_tx_power_dbm: Decibels | None = Field(
@@ -94,6 +100,8 @@ class NetworkSection(Section):
             if (value := getattr(self, key)) is not None:
                 raise refusal(key, value, 'link = "channel" has the rates of the channel', f"{key} left out")
         belongs(self, {"server_tx_power_dbm": ("link", (CHANNEL,))})
+        if self.peer_mbps is not None and self.peer_link is not None:
+            raise refusal("peer_mbps", self.peer_mbps, f'peer_link = "{self.peer_link}" has rates', "one of them")
         return self
 
 
@@ -159,6 +167,8 @@ def check_clock(scenario: Scenario) -> None:
     name = STRATEGIES.get(scenario.strategy.name)
     if (name is None or not name.peers) and not scenario.variants:  # as above
         check_not_collective(scenario)
+    if (name is None or not name.on_clock or name.peers) and not scenario.variants:
+        _check_no_arrivals(scenario)
     tables = [key for key in ("devices", "network", "faults") if getattr(scenario, key) is not None]
     if name is None or not name.on_clock:
         if tables and not scenario.variants:  # what variants have in common may be for some of them
@@ -184,14 +194,25 @@ def check_clock(scenario: Scenario) -> None:
             raise refusal("faults.incidents.device", incident.device, "there is no such device", accepted)
 
 
+def _check_no_arrivals(scenario: Scenario) -> None:
+    """Refuse checkpoints by arrivals where no server takes replies one by one."""
+    if (arrivals := scenario.engine.checkpoint_arrivals) is not None:
+        systems = ", ".join(f'"{key}"' for key, one in STRATEGIES.items() if one.on_clock and not one.peers)
+        reason = f'strategy.name = "{scenario.strategy.name}" has no server that takes replies one by one'
+        accepted = f"checkpoint_arrivals left out, or strategy.name = {systems}"
+        raise refusal("engine.checkpoint_arrivals", arrivals, reason, accepted)
+
+
 def _check_simulated(scenario: Scenario, tables: Sequence[str]) -> None:
     """Refuse tables of the clock where time is real, and rates of a channel without units."""
     if scenario.engine.kind != "local" and tables:
         reason = f'with engine.kind = "{scenario.engine.kind}" devices, network and time are real'
         raise ValueError(f'{tables[0]}: {reason}; accepted: {tables[0]} left out, or engine.kind = "local"')
-    if scenario.network is not None and scenario.network.link == CHANNEL and scenario.channel.units != "physical":
-        reason = "a rate in bit/s needs powers in W"
-        raise refusal("channel.units", scenario.channel.units, reason, '"physical" with network.link = "channel"')
+    network = scenario.network or NetworkSection()
+    for key in ("link", "peer_link"):
+        if getattr(network, key) == CHANNEL and scenario.channel.units != "physical":
+            reason = "a rate in bit/s needs powers in W"
+            raise refusal("channel.units", scenario.channel.units, reason, f'"physical" with network.{key} = "channel"')
 
 
 def _check_exchange_clock(scenario: Scenario, tables: Sequence[str]) -> None:
@@ -220,12 +241,15 @@ def _check_packets(scenario: Scenario) -> None:
     if codec.error_feedback is not None:
         reason = f"what a device keeps from message to message does not go with {system}"
         raise refusal("codec.error_feedback", codec.error_feedback, reason, "error_feedback left out")
-    given = scenario.link.model_dump(exclude=set(DRAWN))
+    network = scenario.network or NetworkSection()
+    own = {*DRAWN, *(("name", *scenario.link.parameters) if network.link == CHANNEL else ())}
+    given = scenario.link.model_dump(exclude=own)
     for key, value in given.items():
         field = type(scenario.link).model_fields.get(key)
         if field is None or value != field.default:
             reason = f"{system} sends packets over the table network"
-            raise refusal(f"link.{key}", value, reason, f"{key} left out; of link only {', '.join(DRAWN)}")
+            accepted = f'{key} left out; of link only {", ".join(DRAWN)}, and name with network.link = "channel"'
+            raise refusal(f"link.{key}", value, reason, accepted)
 
 
 def _check_parameters(scenario: Scenario) -> None:

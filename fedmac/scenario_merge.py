@@ -82,6 +82,7 @@ ENDING_CHOICES: dict[tuple[str, str], tuple[tuple[str | float, ...], frozenset[s
 RIVALS: dict[str, tuple[frozenset[str], ...]] = {
     "attackers": (frozenset({"count", "devices"}),),
     "channel": (frozenset({"snr_db", "tx_power_dbm"}), frozenset({"bandwidth_mhz", "prbs"})),
+    "network": (frozenset({"peer_mbps", "peer_link"}),),
     "power_control": (frozenset({"power", "energy_per_round"}),),
     "training": (frozenset({"local_epochs", "local_batches"}),),
     "uplink": (frozenset({"ratio", "uses"}),),
@@ -122,6 +123,16 @@ def _without_steps(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[
         return content
     given = _keys(changes, "training")
     return content | {"training": {k: v for k, v in training.items() if k in given or k not in STEP_KEYS}}
+
+
+def variant_of(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with a variant's `changes`, and of the engine, which variants share, what its strategy takes."""
+    content = merge(base, changes)
+    engine, strategy = content.get("engine"), content.get("strategy", {})
+    named = STRATEGIES.get(str(strategy.get("name", "fedavg"))) if isinstance(strategy, Mapping) else None
+    if not isinstance(engine, Mapping) or named is None or (named.on_clock and not named.peers):
+        return content
+    return content | {"engine": {key: value for key, value in engine.items() if key != "checkpoint_arrivals"}}
 
 
 def _with_one_power_limit(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

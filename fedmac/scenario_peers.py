@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedmac.pairs import between_pairs
 from fedmac.scenario_errors import below, refusal
 from strategies.names import STRATEGIES
 
@@ -32,10 +33,27 @@ def check_peers(scenario: Scenario) -> None:
     if scenario.data.devices < 2:
         reason = f'with strategy.name = "{name}" a peer alone has nobody to average with'
         raise refusal("data.devices", scenario.data.devices, reason, "an integer >= 2")
+    check_direct_links(scenario)
     try:
         STRATEGIES[name].load()(**scenario.strategy.parameters)
     except ValueError as error:
         raise ValueError(below("strategy", str(error))) from error
+
+
+def check_direct_links(scenario: Scenario) -> None:
+    """Refuse rates between other devices than there are, and those of a channel that says nothing of distances."""
+    network, channel = scenario.network, scenario.channel
+    if network is None:
+        return
+    if network.peer_mbps is not None:
+        try:
+            between_pairs(network.peer_mbps, scenario.data.devices)
+        except ValueError as error:
+            raise ValueError(below("network.peer_mbps", str(error))) from error
+    if network.peer_link is not None and channel.path_loss == "none":
+        reason = "nothing says what the distance between two devices does"
+        accepted = 'channel.path_loss = "log-distance" or "free-space"'
+        raise refusal("network.peer_link", network.peer_link, reason, accepted)
 
 
 def check_not_collective(scenario: Scenario) -> None:

@@ -254,6 +254,9 @@ class EngineSection(Section):
     checkpoint_every: Annotated[int, Field(ge=0)] = Field(
         1, description="rounds from one checkpoint to the next, from which `fedmac run --resume` goes on; 0 for none"
     )
+    checkpoint_arrivals: Count | None = Field(
+        None, description="of systems with a server: a checkpoint after so many replies as well, within a round"
+    )
     nodes_timeout_s: Positive = Field(60.0, description="seconds to wait until as many nodes as devices are connected")
     round_timeout_s: Positive = Field(3600.0, description="seconds to wait for replies; locally for a worker process")
 

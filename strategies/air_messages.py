@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
 from channel.order import BLOCKS_KEY, ORDER_KEY, SCALARS_KEY
@@ -23,6 +24,9 @@ SCALAR_BITS = 32
 
 _BAD_ERRORS = {UNREADABLE_REPLY: "unreadable", OVERLONG_REPLY: "length"}
 """Kinds of failures by the codes of errors in the place of what a device did send."""
+
+_KINDS = _BAD_ERRORS | {ErrorCode.NODE_UNAVAILABLE: NO_REPLY}
+"""Of errors in the place of replies; the SuperLink speaks for a node that is gone, all others are the app's."""
 
 
 def kind_of(message: Message) -> str:
@@ -63,7 +67,7 @@ def failure_of(device: int, reply: Message | None) -> Failure:
     """Of a device whose reply is an error, bytes of no use (which count against it), or is not there."""
     if reply is None:
         return Failure(device, reason_of(reply), NO_REPLY)
-    return Failure(device, reason_of(reply), _BAD_ERRORS.get(reply.error.code, ERROR))
+    return Failure(device, reason_of(reply), _KINDS.get(reply.error.code, ERROR))
 
 
 def is_for_bad_bytes(reply: Message) -> bool:

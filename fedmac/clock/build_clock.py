@@ -7,26 +7,23 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 
-import numpy as np
 from flwr.serverapp import Grid
 
-from channel.propagation import watts_from_dbm
 from clients.app import Workplace
 from clients.device_profiles import ComputeProfile, profile_from, shipped_profiles
 from clients.parameters import model_arrays
 from clients.training_flops import examples_visited, flops_per_example
-from fedmac.build_channel import build_channel, power_limit
+from fedmac.clock.channel_rates import channel_links
 from fedmac.clock.clocked_grid import ClockedGrid, Span
 from fedmac.clock.exchange_clock import ExchangeClock
 from fedmac.clock.faults import Faults, Incident
 from fedmac.clock.fleet import Fleet
-from fedmac.clock.links import LINK_KINDS, Link, changed
+from fedmac.clock.links import LINK_KINDS, changed
 from fedmac.clock.network import Network
 from fedmac.clock.punctual_grid import PunctualGrid
 from fedmac.engines.local import LocalGrid
 from fedmac.scenario import Scenario
 from fedmac.scenario_clock import CHANNEL, DevicesSection, FaultsSection, NetworkSection
-from fedmac.scenario_errors import ScenarioError
 from fedmac.scenario_sections import EngineSection
 
 MEGA = 1e6
@@ -124,7 +121,7 @@ def build_network(scenario: Scenario, seed: int) -> Network:
     section = scenario.network or NetworkSection()
     devices = scenario.data.devices
     if section.link == CHANNEL:
-        return Network(_channel_links(scenario, seed, section), shared_medium=True)
+        return Network(channel_links(scenario, seed, section, _latency(section) or 0.0), shared_medium=True)
     kind = LINK_KINDS[section.link]
     up, down = _bps(section.up_mbps), _bps(section.down_mbps)
     link = changed(kind.link, up_bps=up, down_bps=down, latency_s=_latency(section))
@@ -133,35 +130,6 @@ def build_network(scenario: Scenario, seed: int) -> Network:
     if kind.shared_medium:
         link = changed(link, up_bps=min(link.up_bps, server), down_bps=min(link.down_bps, server))
     return Network([link] * devices, server, shared_medium=kind.shared_medium)
-
-
-def _channel_links(scenario: Scenario, seed: int, section: NetworkSection) -> list[Link]:
-    r"""Devices that take turns in the whole band: :math:`r_i = B \log_2(1 + P E|h_i|^2 / N)`.
-
-    On the way down P is the server's, if the table says it.
-    """
-    channel = build_channel(scenario, seed)
-    power = power_limit(scenario)
-    if power is None or channel.noise_power == 0:
-        raise ScenarioError(
-            'network.link = "channel": no power limit or no noise; accepted: channel.tx_power_dbm or channel.snr_db, '
-            "and noise"
-        )
-    gains = channel.mean_power(0, scenario.data.devices, seed)
-    given = section.server_tx_power_dbm
-    down_power = power if given is None else watts_from_dbm(given)
-    up, down = (
-        channel.bandwidth * np.log2(1.0 + watts * np.asarray(gains) / channel.noise_power)
-        for watts in (power, down_power)
-    )
-    if not (up > 0).all() or not (down > 0).all():
-        out = np.flatnonzero(np.minimum(up, down) <= 0).tolist()
-        raise ScenarioError(
-            f'network.link = "channel": devices {out} are out of reach; accepted: a channel that reaches all'
-        )
-    drawn = power / scenario.link.amplifier_efficiency + scenario.link.circuit_power
-    latency = _latency(section) or 0.0
-    return [Link(float(u), float(d), latency, send_watts=drawn) for u, d in zip(up, down, strict=True)]
 
 
 def build_faults(scenario: Scenario, seed: int) -> Faults:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clients.app import Workplace
 from fedmac.clock.build_clock import MEGA, build_faults, build_fleet, build_network, training_flops
+from fedmac.clock.channel_rates import rates_between_devices
 from fedmac.clock.clocked_grid import Span
 from fedmac.clock.peer_clock import PeerClock
 from fedmac.clock.peer_network import PeerNetwork
+from fedmac.pairs import between_pairs
 from fedmac.scenario import Scenario
 from fedmac.scenario_clock import CHANNEL, DevicesSection, NetworkSection
 
@@ -25,7 +30,7 @@ def build_peer_clock(
     Raises
     ------
     ScenarioError
-        If the channel leaves a device without a rate.
+        If the channel leaves a device, or a pair, without a rate.
     """
     section = scenario.devices or DevicesSection()
     devices = scenario.data.devices
@@ -50,5 +55,11 @@ def build_peer_network(scenario: Scenario, seed: int) -> PeerNetwork:
         star.server_bps,
         shared_medium=star.shared_medium,
         latency_s=latency,
-        direct_bps=None if section.peer_mbps is None else section.peer_mbps * MEGA,
+        direct_bps=_direct_rates(scenario, section, seed),
     )
+
+
+def _direct_rates(scenario: Scenario, section: NetworkSection, seed: int) -> NDArray[np.float64] | None:
+    if section.peer_link == CHANNEL:
+        return rates_between_devices(scenario, seed)
+    return None if section.peer_mbps is None else MEGA * between_pairs(section.peer_mbps, scenario.data.devices)

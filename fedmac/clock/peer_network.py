@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from fedmac.clock.links import Link
 
 
@@ -14,7 +17,7 @@ class PeerNetwork:
     A message of b bits from i to j goes up i's link and down j's, each of which takes one message after the other:
     alone it takes :math:`\ell_{ij} + b / \min(r^\uparrow_i, r^\downarrow_j)`. On a shared medium it occupies the one
     medium for :math:`b / r^\uparrow_i + b / r^\downarrow_j`, up to the access point and down again. With direct links
-    it occupies sender and receiver, or the medium, once, for b over their rate. A server, peer p of p + 1, has its own
+    it occupies sender and receiver, or the medium, once, for :math:`b / r_{ij}`. A server, peer p of p + 1, has its own
     rate both ways; on a shared medium it is behind the access point, and a message to or from it goes through the air
     once.
 
@@ -28,8 +31,8 @@ class PeerNetwork:
         As above.
     latency_s : float
         From one device to another (s); to and from the server it is the link's.
-    direct_bps : float, optional
-        Rate of direct links between devices, bit/s, > 0.
+    direct_bps : float or array of shape (p, p), optional
+        r, of direct links between devices, from the row's to the column's, bit/s, > 0; the diagonal is of no account.
 
     Raises
     ------
@@ -44,16 +47,16 @@ class PeerNetwork:
         *,
         shared_medium: bool,
         latency_s: float,
-        direct_bps: float | None = None,
+        direct_bps: ArrayLike | None = None,
     ) -> None:
-        for name, value in (("server_bps", server_bps), ("direct_bps", direct_bps)):
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} = {value!r}: accepted: a number > 0 (bit/s)")
+        if not server_bps > 0:
+            raise ValueError(f"server_bps = {server_bps!r}: accepted: a number > 0 (bit/s)")
         if not latency_s >= 0:
             raise ValueError(f"latency_s = {latency_s!r}: accepted: a number >= 0 (s)")
         self.links = list(links)
         self.server_bps, self.shared_medium = server_bps, shared_medium
-        self.latency_s, self.direct_bps = latency_s, direct_bps
+        self.latency_s = latency_s
+        self._direct_bps = None if direct_bps is None else _between(direct_bps, len(self.links))
         self._medium_free = 0.0
         self._up_free = [0.0] * (len(links) + 1)
         self._down_free = [0.0] * (len(links) + 1)
@@ -99,24 +102,27 @@ class PeerNetwork:
         """Go on from a :meth:`state`."""
         self._medium_free, self._up_free, self._down_free = state["medium"], list(state["up"]), list(state["down"])
 
-    def _is_direct(self, source: int, to: int) -> bool:
-        return self.direct_bps is not None and len(self.links) not in (source, to)
+    def _direct(self, source: int, to: int) -> float | None:
+        """The rate of a direct link, where there is one."""
+        if self._direct_bps is None or len(self.links) in (source, to):
+            return None
+        return self._direct_bps[source][to]
 
     def _up(self, source: int, to: int) -> float:
         """At what rate it leaves its sender."""
-        if self.direct_bps is not None and self._is_direct(source, to):
-            return self.direct_bps
+        if (direct := self._direct(source, to)) is not None:
+            return direct
         return self.server_bps if source == len(self.links) else self.links[source].up_bps
 
     def _down(self, source: int, to: int) -> float:
         """At what rate it reaches its receiver."""
-        if self.direct_bps is not None and self._is_direct(source, to):
-            return self.direct_bps
+        if (direct := self._direct(source, to)) is not None:
+            return direct
         return self.server_bps if to == len(self.links) else self.links[to].down_bps
 
     def _on_air(self, source: int, to: int, up: float, down: float) -> float:
         """How long it occupies a shared medium."""
-        if self._is_direct(source, to) or to == len(self.links):
+        if self._direct(source, to) is not None or to == len(self.links):
             return up
         return down if source == len(self.links) else up + down
 
@@ -124,3 +130,16 @@ class PeerNetwork:
         if to == len(self.links):
             return self.links[source].latency_s
         return self.links[to].latency_s if source == len(self.links) else self.latency_s
+
+
+def _between(given: ArrayLike, devices: int) -> list[list[float]]:
+    """A rate for each pair, as plain numbers: they are asked for at every message."""
+    rates = np.asarray(given, dtype=np.float64)
+    if rates.shape not in ((), (devices, devices)):
+        raise ValueError(f"direct_bps has shape {rates.shape}: accepted: a number, or ({devices}, {devices})")
+    rates = np.broadcast_to(rates, (devices, devices))
+    slow = np.argwhere(~(rates > 0) & ~np.eye(devices, dtype=bool))
+    if len(slow):
+        i, j = slow[0]
+        raise ValueError(f"direct_bps[{i}, {j}] = {rates[i, j]}: accepted: a number > 0 (bit/s)")
+    return [[float(rate) for rate in row] for row in rates]

@@ -23,7 +23,8 @@ _REASONS = {
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not accepted: it must be signed by the authority in "
     "ca.crt, for the name or address in device.toml, and be valid now",
     "Failed to activate SuperNode": "the server does not know this device's key: device-K.pub must lie in devices/ of "
-    "the server's folder, and the server be started again",
+    "the server's folder, and the server be started again; or it takes the device for connected still, as it does for "
+    "a minute after one was killed: start the device again then",
     "must be registered": "the server asks for a registered key",
     "401 Unauthorized": "the server knows this device's key no longer, or the clocks differ (`fedmac doctor DIR`)",
 }

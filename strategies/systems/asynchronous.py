@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from strategies.mean_exchange import Vector
-from strategies.systems.server_run import ServerRun, Work
+from strategies.systems.server_run import ServerRun
 from strategies.systems.server_system import (
     ACCEPTED,
     REJECTED,
@@ -14,6 +14,7 @@ from strategies.systems.server_system import (
     check_whole,
     staleness_weight,
 )
+from strategies.systems.work import Work
 
 
 class Asynchronous(ServerSystem):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from strategies.mean_exchange import Vector
-from strategies.systems.server_run import ServerRun, Work
+from strategies.systems.server_run import ServerRun
 from strategies.systems.server_system import (
     ACCEPTED,
     REJECTED,
@@ -19,6 +19,7 @@ from strategies.systems.server_system import (
     check_whole,
     staleness_weight,
 )
+from strategies.systems.work import Work
 
 
 class FedBuff(ServerSystem):
@@ -109,3 +110,8 @@ class FedBuff(ServerSystem):
         """Go on from a :meth:`memory`."""
         self._sum = None if memory["sum"] is None else memory["sum"].copy()
         self._held = memory["held"]
+
+    def begin_anew(self, memory: Mapping[str, Any]) -> bool:
+        """The buffer holds updates, whoever sent them."""
+        self.remember(memory)
+        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Collection
@@ -63,6 +64,10 @@ class Mailbox:
             if now >= until or now >= self._looked + LOOK_SECONDS:
                 return None
             time.sleep(min(POLL_SECONDS, until - now))
+
+    def look_again(self) -> None:
+        """Let the next call of :meth:`nodes` look, however short ago the last one did."""
+        self._looked = -math.inf
 
     def nodes(self) -> frozenset[int] | None:
         """Who is connected; None if nobody has come or gone since the last call, as far as is known."""

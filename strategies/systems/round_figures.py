@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,3 +87,24 @@ class RoundFigures:
         if self.losses:
             figures["train_loss"] = float(np.mean(self.losses))
         return figures
+
+    def state(self) -> dict[str, Any]:
+        """As plain values; see :meth:`kept`."""
+        return {
+            "verdicts": dict(self.verdicts),
+            "staleness": [list(item) for item in self.staleness.items()],
+            "failures": [[one.device, one.reason, one.kind] for one in self.failures],
+            "strays": self.strays,
+            "losses": np.array(self.losses, dtype=np.float64),
+        }
+
+    @classmethod
+    def kept(cls, state: Mapping[str, Any]) -> RoundFigures:
+        """Those of a :meth:`state`."""
+        return cls(
+            verdicts=Counter(state["verdicts"]),
+            staleness=Counter(dict(state["staleness"])),
+            failures=[Failure(*one) for one in state["failures"]],
+            strays=state["strays"],
+            losses=state["losses"].tolist(),
+        )

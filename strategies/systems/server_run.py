@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -21,38 +20,11 @@ from strategies.systems.round_figures import RoundFigures
 from strategies.systems.server_system import Figures, ServerSystem
 from strategies.systems.timed import Standstill
 from strategies.systems.update import read_update
+from strategies.systems.work import Work, kept_work, work_from
 from strategies.systems.worker_trust import WorkerTrust
 
 PATIENCE = 10
 """So many times in a row every worker may fail or be given up, with no update heard, before the run ends."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a worker is at.
-
-    Attributes
-    ----------
-    node : int
-        The worker.
-    step : int
-        Which of its own steps, from 1.
-    version : int
-        How many times the model had moved when it was sent.
-    round : int
-        Rounds that were over then.
-    begun : float
-        When (s).
-    sent : ndarray of shape (d,)
-        The model sent.
-    """
-
-    node: int
-    step: int
-    version: int
-    round: int
-    begun: float
-    sent: Vector
 
 
 class ServerRun:
@@ -79,6 +51,8 @@ class ServerRun:
         How many times it has moved.
     round : int
         Rounds that are over.
+    replies : int
+        That have come since the run began, whatever became of them.
     workers : int
         p.
     nodes : set of int
@@ -105,6 +79,7 @@ class ServerRun:
         self.x: Vector = self.form.layout.flatten({name: array.numpy() for name, array in initial.items()})
         self.version = 0
         self.round = 0
+        self.replies = 0
         self.nodes: set[int] = set()
         self.working: dict[str, Work] = {}
         self.waiting: set[int] = set()
@@ -144,18 +119,31 @@ class ServerRun:
             if metrics is not None:
                 result.evaluate_metrics_serverapp[self.round] = metrics
 
-        if self.round == 0:
+        if self.round == 0 and self.replies == 0:  # else it was noted before the run was killed
             note()
+        keep_at = self._next_keep()
         while self.round < rounds and self.stopped is None:
             self._give_work()
             self._wait()
             self._give_up_the_silent()
             self._meet()
             self._leave_out()
-            if self.stopped is not None or self.system.round_is_over(self):
+            if over := self.stopped is not None or self.system.round_is_over(self):
                 self._close_round()
                 note()
+            if self.replies >= keep_at:
+                keep_at = self._next_keep()
+                self._keep(over)
         return result
+
+    def _next_keep(self) -> float:
+        """After how many replies the state is to be kept next."""
+        every = self.system.keep_every
+        return (self.replies // every + 1) * every
+
+    def _keep(self, over: bool) -> None:
+        if self.system.on_keep is not None:
+            self.system.on_keep(over)
 
     def model(self) -> ArrayRecord:
         """The model as Flower's record; the same one until the model moves."""
@@ -237,6 +225,7 @@ class ServerRun:
             self.system.expire(self)
 
     def _take(self, reply: Message) -> None:
+        self.replies += 1
         work = self.working.pop(reply.metadata.reply_to_message_id, None)
         if work is None or (reply.has_content() and reply.metadata.src_node_id != work.node):
             self.figures.strays += 1
@@ -246,6 +235,8 @@ class ServerRun:
             update = self._update(reply, work)
             self.trust.check(work.node, update)
         except BadPayload as bad:
+            if bad.kind == NO_REPLY:  # the grid speaks for a worker that is gone: asked again, it would say so at once
+                self.mailbox.look_again()
             self._go_without(Failure(work.node, str(bad), bad.kind))
             return
         self._fruitless = 0
@@ -306,12 +297,11 @@ class ServerRun:
             self.system.on_round(figures)
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`restore` needs at the end of a round."""
-        vectors = {id(work.sent): work.sent for work in self.working.values()}
-        places = {key: place for place, key in enumerate(vectors)}
+        """All that :meth:`restore` needs between two events."""
         return {
             "x": self.x,
             "version": self.version,
+            "replies": self.replies,
             "workers": self.workers,
             "nodes": sorted(self.nodes),
             "waiting": sorted(self.waiting),
@@ -320,15 +310,12 @@ class ServerRun:
             "idle": sorted(self._idle),
             "queue": list(self._queue),
             "steps": [list(item) for item in sorted(self._steps.items())],
-            "vectors": list(vectors.values()),
-            "working": [
-                [message_id, work.node, work.step, work.version, work.round, work.begun, places[id(work.sent)]]
-                for message_id, work in self.working.items()
-            ],
             "fruitless": self._fruitless,
             "quickest": None if math.isinf(self.quickest) else self.quickest,
+            "stopped": self.stopped,
+            "figures": self.figures.state(),
             "system": self.system.memory(),
-        }
+        } | kept_work(self.working)
 
     def restore(self, round: int, state: Mapping[str, Any]) -> None:
         """Go on after `round` from a :meth:`state`; without a clock of its own the grid's workers begin anew."""
@@ -338,19 +325,21 @@ class ServerRun:
         self._steps = {int(node): int(step) for node, step in state["steps"]}
         self.quickest = math.inf if state["quickest"] is None else state["quickest"]
         self._record = None
-        if "trust" in state:  # of an older version without it nobody is in quarantine
+        # What older versions did not keep is as at the beginning of a round: nobody in quarantine, nothing counted.
+        self.replies, self.stopped = state.get("replies", 0), state.get("stopped")
+        if "trust" in state:
             self.trust.restore(state["trust"])
+        figures = RoundFigures.kept(state["figures"]) if "figures" in state else RoundFigures()
         if self.mailbox.timed is None:
+            if self.system.begin_anew(state["system"]):
+                self.figures = figures
             self._leave_out()
             return
+        self.figures = figures
         self.nodes, self.waiting = set(state["nodes"]), set(state["waiting"])
         self.out = set(state.get("out", ()))
         self._idle, self._queue = list(state["idle"]), deque(state["queue"])
         self._fruitless = state["fruitless"]
-        vectors = [vector.copy() for vector in state["vectors"]]
-        self.working = {
-            message_id: Work(node, step, version, begun_in, begun, vectors[place])
-            for message_id, node, step, version, begun_in, begun, place in state["working"]
-        }
+        self.working = work_from(state)
         self._order = deque(self.working)
         self.system.remember(state["system"])

@@ -18,7 +18,8 @@ from strategies.trust import Trust
 
 if TYPE_CHECKING:
     from strategies.systems.coded_updates import CodedUpdates
-    from strategies.systems.server_run import ServerRun, Work
+    from strategies.systems.server_run import ServerRun
+    from strategies.systems.work import Work
 
 Figures = dict[str, Any]
 """What a round tells: JSON-ready values by name; see docs/systems.md."""
@@ -47,6 +48,11 @@ class ServerSystem(OwnRounds):
     ----------
     on_round : callable or None
         Called with each round's figures before the model is evaluated.
+    on_keep : callable or None
+        Called after every `keep_every` replies, when the rules are through with them, with whether a round has just
+        ended; :meth:`state` is then that of this moment.
+    keep_every : float
+        Replies of any fate from one such call to the next, counted from the beginning of the run.
     run : ServerRun or None
         The run in progress; None before :meth:`start`.
     concurrency : float
@@ -66,6 +72,8 @@ class ServerSystem(OwnRounds):
 
     weighted_by_key = "num-examples"
     on_round: Callable[[Figures], None] | None = None
+    on_keep: Callable[[bool], None] | None = None
+    keep_every: float = math.inf
     run: ServerRun | None = None
     concurrency: float = math.inf
     coding: CodedUpdates | None = None
@@ -116,11 +124,15 @@ class ServerSystem(OwnRounds):
         return {}
 
     def memory(self) -> dict[str, Any]:
-        """What the rules remember between two rounds, as plain values; see :meth:`remember`."""
+        """What the rules remember between two events, as plain values; see :meth:`remember`."""
         return {}
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Go on from a :meth:`memory`."""
+
+    def begin_anew(self, memory: Mapping[str, Any]) -> bool:
+        """Go on from a :meth:`memory` with workers that all begin anew; whether the round that was on goes on."""
+        return True
 
     def begin(self, run: ServerRun) -> None:
         """Forget what an earlier run left; called by :meth:`start`.
@@ -158,14 +170,14 @@ class ServerSystem(OwnRounds):
         return self.run.perform(num_rounds, evaluate_fn)
 
     def state(self) -> dict[str, Any]:
-        """What the run in progress remembers at the end of a round; see :meth:`go_on_from`."""
+        """What the run in progress remembers between two events; see :meth:`go_on_from`."""
         return {} if self.run is None else self.run.state()
 
     def go_on_from(self, round: int, state: Mapping[str, Any]) -> None:
-        """Let :meth:`start` begin after this round of another run, whose :meth:`state` was taken then.
+        """Let :meth:`start` begin where a :meth:`state` of another run was taken: after this round, or in the next.
 
         On a simulated clock that is given its own state too, the run goes on as that one would have; over a network
-        workers are sent the model anew.
+        workers are sent the model anew, and the round that was on goes on unless the rules begin it anew.
         """
         self._past = (round, state)
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from strategies.mean_exchange import Vector
-from strategies.systems.server_run import ServerRun, Work
+from strategies.systems.server_run import ServerRun
 from strategies.systems.server_system import ACCEPTED, LATE, Figures, ServerSystem, check_number, check_whole
+from strategies.systems.work import Work
 
 GO_ON, WAIT = "go-on", "wait"
 """What a round does without workers that are gone."""
@@ -160,12 +161,26 @@ class Synchronous(ServerSystem):
         return {"empty_rounds": self._empty_rounds}
 
     def memory(self) -> dict[str, Any]:
-        """When the round began."""
-        return {"begun": self._begun, "empty_rounds": self._empty_rounds}
+        """When the round began, the updates that are there, and who is excused."""
+        return {
+            "begun": self._begun,
+            "empty_rounds": self._empty_rounds,
+            "heard": list(self._updates),
+            "updates": list(self._updates.values()),
+            "excused": sorted(self._excused),
+        }
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Go on from a :meth:`memory`."""
         self._begun, self._empty_rounds = memory["begun"], memory["empty_rounds"]
+        # Not in checkpoints of before they could be written within a round.
+        updates = zip(memory.get("heard", ()), memory.get("updates", ()), strict=True)
+        self._updates = {node: update.copy() for node, update in updates}
+        self._excused = set(memory.get("excused", ()))
+
+    def begin_anew(self, memory: Mapping[str, Any]) -> bool:
+        """A round is of one set of workers: it begins anew with those who are there now."""
+        return False
 
 
 def _check_backups(backup_workers: int, devices: int) -> None:

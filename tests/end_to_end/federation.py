@@ -94,6 +94,18 @@ def children_of(pid: int) -> list[int]:
     return found[1:]
 
 
+def workers_of(part: Part) -> list[int]:
+    """The processes of a device that do its work."""
+
+    def is_worker(pid: int) -> bool:
+        try:
+            return b"flwr-clientapp" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+
+    return [pid for pid in children_of(part.process.pid) if is_worker(pid)]
+
+
 class Federation:
     """A deployment's folder on this machine, its server, and its devices.
 

@@ -1,6 +1,7 @@
 """`kill -9` at any moment costs time and nothing else: resumed until it is done, a run ends as one that was never hit.
 
-The number of kills is FEDMAC_CRASHES, 3 unless given; `make crash` deals out 50.
+The number of kills is FEDMAC_CRASHES, 3 unless given; `make crash` deals out 50. Runs whose checkpoints go by
+replies get half as many.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tomli_w
 
 import fedmac
@@ -58,6 +60,22 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "giant over the air", "strategy": {"name": "giant"}, "training": {"l2": 1e-2}} | EXACT,
     {"name": "asynchronous", "strategy": {"name": "asynchronous", "server_learning_rate": 0.2}} | IDEAL,
     {"name": "gossip", "strategy": {"name": "gossip", "mode": "pull"}} | IDEAL,
+]
+
+SYSTEMS: dict[str, Any] = {
+    "name": "systems",
+    "rounds": 12,
+    "data": SCENARIO["data"],
+    "training": {"learning_rate": 0.2, "local_batches": 1, "batch_size": 16},
+    "engine": {"workers": 2, "checkpoint_every": 0, "checkpoint_arrivals": 1},
+}
+"""With checkpoints after replies alone, of which a round has six."""
+
+OF_SYSTEMS: list[dict[str, Any]] = [
+    {"name": "synchronous", "strategy": {"name": "synchronous"}} | IDEAL,
+    {"name": "asynchronous", "strategy": {"name": "asynchronous", "server_learning_rate": 0.2}} | IDEAL,
+    {"name": "stale-synchronous", "strategy": {"name": "stale-synchronous"}} | IDEAL,
+    {"name": "fedbuff", "strategy": {"name": "fedbuff", "buffer": 4}, "uplink": {"kind": "digital"}},
 ]
 
 
@@ -122,21 +140,28 @@ def costs(folder: Path) -> list[dict[str, Any]]:
     return [{cost: row[cost] for cost in COSTS if cost not in MEASURED} for row in rows]
 
 
-def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    file, whole = write(tmp_path / "crash.toml", SCENARIO | {"variants": VARIANTS}), tmp_path / "whole"
+@pytest.mark.parametrize(
+    ("scenario", "variants", "most"),
+    [(SCENARIO, VARIANTS, KILLS), (SYSTEMS, OF_SYSTEMS, max(1, KILLS // 2))],
+    ids=["rounds", "replies"],
+)
+def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(
+    scenario: dict[str, Any], variants: list[dict[str, Any]], most: int, tmp_path: Path
+) -> None:
+    file, whole = write(tmp_path / "crash.toml", scenario | {"variants": variants}), tmp_path / "whole"
     fedmac.run(file, out=whole, report=False)
     draws, kills, runs = random.Random(SEED), 0, 0
-    while kills < KILLS:
+    while kills < most:
         runs += 1
         folder = tmp_path / f"killed-{runs}"
         process = start(file, "--out", folder)
-        while kills < KILLS and killed(process, folder, draws):
+        while kills < most and killed(process, folder, draws):
             kills += 1
             check_usable(folder)
             process = resume(file, folder)
         if process.poll() is None:
             finish(process)
-        for variant in VARIANTS:
+        for variant in variants:
             assert outcome(folder / variant["name"]) == outcome(whole / variant["name"]), variant["name"]
         assert costs(folder) == costs(whole)
         assert json.loads((folder / "summary.json").read_text())["interrupted"] is False

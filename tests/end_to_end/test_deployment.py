@@ -8,11 +8,9 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +22,8 @@ from fedmac.deployment.foreground import foreground
 from fedmac.deployment.initialise import initialise, new_key
 from fedmac.engines.superlink import free_port, script
 from fedmac.record import MEASURED
-from tests.end_to_end.federation import Federation, Part, children_of, environment, wait_for
-from tests.interruptible import interruptible
+from tests.end_to_end.deployed_run import finished, records, start_run
+from tests.end_to_end.federation import Federation, Part, wait_for, workers_of
 
 pytestmark = [
     pytest.mark.flower,
@@ -89,29 +87,6 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("scenario") / "deployed.toml"
     file.write_text(SCENARIO)
     return file
-
-
-def start_run(scenario: Path, federation: Federation, out: Path, *more: str) -> subprocess.Popen[str]:
-    """`fedmac run` on the federation, as a user calls it."""
-    words = ["-m", "fedmac.cli", "run", str(scenario), "--engine", "deployment"]
-    words += ["--superlink", str(federation.folder), "--out", str(out), "--no-report", *more]
-    return subprocess.Popen(
-        interruptible(*words), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finished(run: subprocess.Popen[str], seconds: float = 300) -> tuple[int, str]:
-    """Exit code and output of a run; one that does not end is ended."""
-    try:
-        said, _ = run.communicate(timeout=seconds)
-    finally:
-        run.kill()
-    return run.returncode, said
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "rounds.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_the_same_scenario_has_the_same_figures_in_this_process_and_on_three_devices_over_tls(
@@ -371,15 +346,3 @@ def test_error_feedback_goes_on_after_the_server_was_killed(federation: Federati
     # Messages in both engines, as the code keeps a residual: what is added up is the same to float32 rounding.
     for here, there in zip(local[1:], deployed[1:], strict=True):
         np.testing.assert_allclose(there["update_norms"], here["update_norms"], rtol=1e-5)
-
-
-def workers_of(part: Part) -> list[int]:
-    """The processes of a device that do its work."""
-
-    def is_worker(pid: int) -> bool:
-        try:
-            return b"flwr-clientapp" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return False
-
-    return [pid for pid in children_of(part.process.pid) if is_worker(pid)]

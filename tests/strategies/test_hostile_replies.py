@@ -402,7 +402,7 @@ def test_the_superlink_may_speak_for_a_node_that_is_gone() -> None:
         return error
 
     exchange = OneExchange(tamper={1: unavailable})
-    assert exchange.record["failures"] == [{"device": 1, "reason": "Node Unavailable", "kind": "error"}]
+    assert exchange.record["failures"] == [{"device": 1, "reason": "Node Unavailable", "kind": "no-reply"}]
     assert "strays" not in exchange.record
     assert "bad_replies" not in exchange.record
 

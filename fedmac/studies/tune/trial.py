@@ -147,7 +147,8 @@ def _run_seed(scenario: Scenario, seed: int, folder: Path, watch: _Watch, worker
     from strategies.iterations import NobodyAnswers
 
     shutil.rmtree(folder, ignore_errors=True)
-    alone = Scenario.load(scenario, {"seed": seed, "seeds": 1, "engine.checkpoint_every": 0})
+    unkept = {"engine.checkpoint_every": 0, "engine.checkpoint_arrivals": None}
+    alone = Scenario.load(scenario, {"seed": seed, "seeds": 1, **unkept})
     try:
         with quiet_flower():
             run_jobs(alone, folder, plan(alone, folder), watch, workers=workers)

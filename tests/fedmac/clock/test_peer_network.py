@@ -58,6 +58,31 @@ def test_a_direct_link_is_taken_once() -> None:
     assert there(network(direct=50.0), 0, 1, 200, 0.0) == pytest.approx(200 / 50 + 1.0)
 
 
+def test_direct_links_have_a_rate_for_each_pair() -> None:
+    rates = [[0.0, 50.0, 25.0], [100.0, 0.0, 20.0], [10.0, 40.0, 0.0]]
+    net = PeerNetwork([LINK] * SERVER, 1000.0, shared_medium=True, latency_s=1.0, direct_bps=rates)
+    free = 0.0
+    for source in range(SERVER):
+        for to in range(SERVER):
+            if source != to:
+                free += 200 / rates[source][to]  # one after the other on the one medium
+                assert there(net, source, to, 200, 0.0) == pytest.approx(free + 1.0)
+                assert net.joules_sent(source, to, 200) == pytest.approx(2.0 * 200 / rates[source][to])
+    assert there(net, 0, SERVER, 200, 0.0) == pytest.approx(free + 200 / 100 + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ([[1.0, 2.0]], r"direct_bps has shape \(1, 2\): accepted: a number, or \(3, 3\)"),
+        ([[0, 1, 1], [1, 0, 0], [1, 1, 0]], r"direct_bps\[1, 2\] = 0.0: accepted: a number > 0"),
+    ],
+)
+def test_rates_that_cannot_be_are_refused(rates: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        PeerNetwork([LINK] * SERVER, 1.0, shared_medium=False, latency_s=0.0, direct_bps=rates)  # type: ignore[arg-type]
+
+
 def test_devices_pay_for_their_own_interfaces_and_a_server_for_nothing() -> None:
     net = network()
     assert net.joules_sent(0, 1, 200) == pytest.approx(2.0 * 200 / 100)
@@ -86,7 +111,7 @@ def test_it_goes_on_from_its_state(shared: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "named"), [({"server": 0.0}, "server_bps = 0"), ({"direct": -1.0}, "direct_bps = -1")]
+    ("given", "named"), [({"server": 0.0}, "server_bps = 0"), ({"direct": -1.0}, r"direct_bps\[0, 1\] = -1")]
 )
 def test_links_without_a_rate_are_refused(given: dict[str, float], named: str) -> None:
     with pytest.raises(ValueError, match=rf"{named}.*: accepted: a number > 0 \(bit/s\)"):

@@ -195,7 +195,19 @@ def test_a_geometric_graph_is_that_of_the_devices_places(tmp_path: Path) -> None
             {"engine.kind": "collective"},
             "engine.kind = 'collective': strategy.name = \"synchronous\" has a server",
         ),
-        ("ring", {"network.peer_mbps": 0.0}, "network.peer_mbps"),
+        ("ring", {"network.peer_mbps": 0.0}, "network.peer_mbps = 0.0: accepted: a number > 0, or a matrix of them"),
+        ("ring", {"network.peer_mbps": [[0, 1], [1, 0]]}, "network.peer_mbps = a matrix of 2 devices: accepted: of 4"),
+        ("ring", {"network.peer_mbps": [[0, -1], [1, 0]]}, "network.peer_mbps = -1 from device 0 to device 1"),
+        (
+            "ring",
+            {"network": {"peer_link": "channel"}, "channel": {"units": "physical"}},
+            "network.peer_link = 'channel': nothing says what the distance between two devices does",
+        ),
+        (
+            "ring",
+            {"network": {"peer_link": "channel", "peer_mbps": 1.0}},
+            'network.peer_mbps = 1.0: peer_link = "channel" has rates; accepted: one of them',
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(

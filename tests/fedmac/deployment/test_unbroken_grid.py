@@ -281,7 +281,7 @@ def test_a_device_that_is_gone_is_told_as_flower_tells_it() -> None:
     exchange.superlink.state.deactivate_node(exchange.superlink.nodes[FORGER])
     exchange.send_honest()
     came = exchange.pull()
-    assert failure_of(FORGER, came[FORGER]).kind == "error"
+    assert failure_of(FORGER, came[FORGER]).kind == "no-reply"
     assert not came[0].has_error()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from fedmac.clock.clocked_grid import ClockedGrid
+from fedmac.state_file import read_state, write_state
 from strategies.systems.server_system import Figures, ServerSystem
 from tests.fedmac.clock.simulated import vector
 
@@ -75,6 +78,31 @@ def run(
         grid, vector(np.zeros(size) if x is None else x), num_rounds=rounds, timeout=timeout, evaluate_fn=evaluate
     )
     return told
+
+
+def kept_within(
+    system: ServerSystem, clock: ClockedGrid, path: Path, rounds: int, timeout: float = 1e6
+) -> tuple[Run, list[dict[str, Any]]]:
+    """What a run does, and its state after every reply, as it comes back from a file."""
+    kept: list[dict[str, Any]] = []
+
+    def keep(over: bool) -> None:
+        assert system.run is not None
+        state = {"round": system.run.round, "over": over, "system": system.state(), "clock": clock.state()}
+        write_state(path, state, sync=False)
+        kept.append(read_state(path))
+
+    system.keep_every, system.on_keep = 1, keep
+    return run(system, clock, rounds, timeout=timeout), kept
+
+
+def resumed_from(
+    kept: dict[str, Any], system: ServerSystem, clock: ClockedGrid, rounds: int, timeout: float = 1e6
+) -> Run:
+    """The rest of a run that goes on from such a state."""
+    system.go_on_from(kept["round"], kept["system"])
+    clock.restore(kept["clock"])
+    return run(system, clock, rounds, timeout=timeout)
 
 
 def central(workers: int, rounds: int, rate: float = RATE) -> Vector:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,28 @@ def test_a_worker_that_hangs_is_given_up_and_asked_again(system: type[ServerSyst
     assert sum(figures["strays"] for figures in told.figures) >= 1  # its late reply answers nothing any more
     assert "stopped" not in told.figures[-1]
     assert {device for device, step, _ in grid.grid.asked if step > 1} == {0, 1}  # type: ignore[attr-defined]
+
+
+def test_the_clock_of_one_that_hangs_for_good_holds_up_nobody() -> None:
+    grid = clocked(one_more, [1.0, 1.0, 1.3], incidents=[Incident(1, "hang", 2.5)])
+    told = run(StaleSynchronous(staleness_bound=1), grid, 20, size=1, timeout=5.0)
+    assert len(told.figures) == 20
+    assert "stopped" not in told.figures[-1]
+    assert {failure["node"] for figures in told.figures for failure in figures["failed"]} == {grid.get_node_ids()[1]}
+    # Those who are heard keep to the bound: who is one ahead may begin one step more.
+    assert max(figures["clock_spread"] for figures in told.figures) == 2
+
+
+def test_one_that_hung_goes_on_from_the_clock_of_the_slowest() -> None:
+    grid = clocked(one_more, [1.0, 1.0, 1.0], incidents=[Incident(1, "hang", 2.5, 30.0)])
+    system = StaleSynchronous(staleness_bound=0)
+    told = run(system, grid, 60, size=1, timeout=5.0)
+    assert "stopped" not in told.figures[-1]
+    # From its own clock it would be tens of steps behind, and the others would wait for all of them.
+    late = [figures for figures, time in zip(told.figures, told.times[1:], strict=True) if time > 40.0]
+    assert len(late) > 10
+    assert all(figures["clock_spread"] <= 1 and not figures["failed"] for figures in late)
+    assert all(later - sooner <= 2.0 for sooner, later in pairwise(time for time in told.times if time > 40.0))
 
 
 @pytest.mark.parametrize("system", EVERY_SYSTEM)

@@ -18,7 +18,7 @@ from strategies.systems.server_system import ServerSystem
 from strategies.systems.stale_synchronous import StaleSynchronous
 from strategies.systems.synchronous import Synchronous
 from tests.fedmac.clock.simulated import InstantGrid, clocked
-from tests.strategies.systems.least_squares import run, sgd_step, uneven
+from tests.strategies.systems.least_squares import SIZE, Run, kept_within, resumed_from, run, sgd_step, uneven
 
 SYSTEMS: dict[str, Callable[[], ServerSystem]] = {
     "synchronous": lambda: Synchronous(deadline_s=4.0),
@@ -57,6 +57,69 @@ def test_a_run_resumed_after_any_round_is_the_unbroken_one(name: str, after: int
     assert np.array_equal(rest.models, unbroken.models[after + 1 :])
     assert rest.times == unbroken.times[after + 1 :]
     assert rest.figures == unbroken.figures[after:]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("timeout", [25.0, 4.0])  # the shorter one gives stragglers up
+def test_a_run_resumed_within_a_round_is_the_unbroken_one(name: str, timeout: float, tmp_path: Path) -> None:
+    unbroken, kept = kept_within(SYSTEMS[name](), grid(), tmp_path / "state.safetensors", ROUNDS, timeout)
+    within = [one for one in kept if not one["over"]]
+    assert within[0]["round"] == 0
+    assert [one["system"]["replies"] for one in kept] == list(range(1, len(kept) + 1))
+    assert any(one["system"]["figures"]["strays"] for one in within) == (timeout < 25.0)
+    for one in within:
+        rest = resumed_from(one, SYSTEMS[name](), grid(), ROUNDS, timeout)
+        after = one["round"]
+        assert np.array_equal(rest.models, unbroken.models[after + 1 :])
+        assert rest.times == unbroken.times[after + 1 :]
+        assert rest.figures == unbroken.figures[after:]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_state_of_a_version_that_kept_none_within_rounds_is_taken_as_of_a_round_s_end(name: str) -> None:
+    unbroken = run(SYSTEMS[name](), grid(), ROUNDS, timeout=25.0, states=True)
+    system, clock = run(SYSTEMS[name](), grid(), 5, timeout=25.0, states=True).states[-1]
+    old = {key: value for key, value in system.items() if key not in ("replies", "stopped", "figures")}
+    old["system"] = {k: v for k, v in system["system"].items() if k not in ("heard", "updates", "excused")}
+    rest = resumed_from({"round": 5, "system": old, "clock": clock}, SYSTEMS[name](), grid(), ROUNDS, 25.0)
+    assert np.array_equal(rest.models, unbroken.models[6:])
+    assert rest.figures == unbroken.figures[5:]
+
+
+def test_a_run_that_had_ended_early_does_not_begin_again() -> None:
+    def too_short() -> Synchronous:
+        return Synchronous(deadline_s=0.5, most_empty_rounds=2)
+
+    ended = run(too_short(), clocked(sgd_step, uneven(3)), 10, states=True)
+    assert "stopped" in ended.figures[-1]
+    system, clock = ended.states[-1]
+    rest = resumed_from({"round": 2, "system": system, "clock": clock}, too_short(), clocked(sgd_step, uneven(3)), 10)
+    assert rest.figures == []
+
+
+def test_on_a_grid_without_a_clock_a_round_goes_on_with_what_it_has(tmp_path: Path) -> None:
+    # Two of three have answered. Device 0 was at its second step, which is lost with its message; now it is first.
+    first, second, third = (sgd_step(device, np.zeros(SIZE), step) for device, step in ((0, 1), (1, 1), (0, 3)))
+    told = in_real_time_after_two(lambda: FedBuff(buffer=3), tmp_path / "state.safetensors")
+    assert told.final == pytest.approx((first + second + third) / 3)
+    for make in (Asynchronous, StaleSynchronous, lambda: FedBuff(buffer=3)):
+        told = in_real_time_after_two(make, tmp_path / "state.safetensors")
+        assert [figures["accepted"] for figures in told.figures] == [3]
+        assert len(told.models) == 1  # the one that begins the first round has been told already
+
+
+def test_on_a_grid_without_a_clock_a_synchronous_round_begins_anew(tmp_path: Path) -> None:
+    told = in_real_time_after_two(Synchronous, tmp_path / "state.safetensors")
+    assert [figures["accepted"] for figures in told.figures] == [3]
+    assert told.final == pytest.approx(np.mean([sgd_step(device, np.zeros(SIZE), 2) for device in range(3)], axis=0))
+
+
+def in_real_time_after_two(make: Callable[[], ServerSystem], path: Path) -> Run:
+    """The first round of three workers, killed after two replies, and gone on with on a grid without a clock."""
+    _, kept = kept_within(make(), clocked(sgd_step, uneven(3)), path, 1)
+    system = make()
+    system.go_on_from(0, kept[1]["system"])
+    return run(system, InstantGrid(3, sgd_step), 1)
 
 
 def test_on_a_grid_without_a_clock_workers_are_sent_the_model_anew() -> None:

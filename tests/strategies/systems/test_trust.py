@@ -25,7 +25,7 @@ from strategies.systems.update import read_update
 from strategies.systems.worker_trust import WorkerTrust
 from strategies.trust import Trust
 from tests.fedmac.clock.simulated import Answer, Vector, clocked, one_more, vector
-from tests.strategies.systems.least_squares import Run, run, sgd_step
+from tests.strategies.systems.least_squares import Run, kept_within, resumed_from, run, sgd_step
 
 SYSTEMS: dict[str, Callable[[], ServerSystem]] = {
     "synchronous": Synchronous,
@@ -171,6 +171,21 @@ def test_a_resumed_run_leaves_out_whom_the_unbroken_one_does(name: str, tmp_path
         rest = run(resumed, grid, 16)
         assert rest.figures == unbroken.figures[after:]
         assert np.array_equal(rest.models, unbroken.models[after + 1 :])
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_run_resumed_within_a_round_leaves_out_whom_the_unbroken_one_does(name: str, tmp_path: Path) -> None:
+    def make() -> ServerSystem:
+        return believing(SYSTEMS[name], bad_replies=2, quarantine_rounds=2)
+
+    unbroken, kept = kept_within(make(), clocked(with_bad(nan), SECONDS), tmp_path / "state.safetensors", 10)
+    assert any(asked_in(unbroken, BAD))
+    within = [one for one in kept if not one["over"]]
+    assert any(one["system"]["out"] for one in within)
+    for one in within:
+        rest = resumed_from(one, make(), clocked(with_bad(nan), SECONDS), 10)
+        assert rest.figures == unbroken.figures[one["round"] :]
+        assert np.array_equal(rest.models, unbroken.models[one["round"] + 1 :])
 
 
 def test_a_state_from_before_there_was_trust_is_gone_on_from() -> None:

@@ -1,0 +1,59 @@
+"""What a worker is at, and what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from strategies.mean_exchange import Vector
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker is at.
+
+    Attributes
+    ----------
+    node : int
+        The worker.
+    step : int
+        Which of its own steps, from 1.
+    version : int
+        How many times the model had moved when it was sent.
+    round : int
+        Rounds that were over then.
+    begun : float
+        When (s).
+    sent : ndarray of shape (d,)
+        The model sent.
+    """
+
+    node: int
+    step: int
+    version: int
+    round: int
+    begun: float
+    sent: Vector
+
+
+def kept_work(working: Mapping[str, Work]) -> dict[str, Any]:
+    """Work by the id of its message as plain values, in its order; models that several were sent are kept once."""
+    vectors = {id(work.sent): work.sent for work in working.values()}
+    places = {key: place for place, key in enumerate(vectors)}
+    return {
+        "vectors": list(vectors.values()),
+        "working": [
+            [message_id, work.node, work.step, work.version, work.round, work.begun, places[id(work.sent)]]
+            for message_id, work in working.items()
+        ],
+    }
+
+
+def work_from(kept: Mapping[str, Any]) -> dict[str, Work]:
+    """The work of :func:`kept_work`."""
+    vectors = [vector.copy() for vector in kept["vectors"]]
+    return {
+        message_id: Work(node, step, version, round, begun, vectors[place])
+        for message_id, node, step, version, round, begun, place in kept["working"]
+    }
