@@ -112,7 +112,11 @@ def _record(
         {"device": number.get(one["node"], -1), "reason": one["reason"], "kind": one["kind"]} for one in failed
     ]
     if timed is None:
-        record["clock_s"] = 0.0 if system.run is None else system.run.now
+        run = system.run
+        record["clock_s"] = 0.0 if run is None else run.now
+        if run is not None:
+            record["bits_per_device_mean"] = 8 * run.wire.up / run.workers
+            record["bits_down_per_device_mean"] = 8 * run.wire.down / run.workers
         return record
     record |= timed.used().record()
     if timed.on_span is not None:

@@ -22,6 +22,7 @@ from strategies.systems.timed import Standstill
 from strategies.systems.update import read_update
 from strategies.systems.work import Work, kept_work, work_from
 from strategies.systems.worker_trust import WorkerTrust
+from strategies.wire import Wire
 
 PATIENCE = 10
 """So many times in a row every worker may fail or be given up, with no update heard, before the run ends."""
@@ -65,6 +66,8 @@ class ServerRun:
         Workers that are in quarantine: connected, idle, and to the system as gone.
     stopped : str or None
         Why the run ended before its rounds were over.
+    wire : Wire
+        What messages have weighed, in real time.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class ServerRun:
         self._fruitless = 0
         self._record: tuple[int, ArrayRecord] | None = None
         self.figures = RoundFigures()
+        self.wire = Wire()
         self._meet()
         self.workers = system.devices or len(self.nodes)
         if not self.workers:
@@ -181,7 +185,10 @@ class ServerRun:
         if room <= 0:
             return
         chosen = sorted(self._queue.popleft() for _ in range(int(room)))
-        ids = list(self.grid.push_messages([self._message(node) for node in chosen]))
+        messages = [self._message(node) for node in chosen]
+        if self.mailbox.timed is None:
+            self.wire.count(messages, ())
+        ids = list(self.grid.push_messages(messages))
         for node, message_id in zip(chosen, ids, strict=True):
             self.working[message_id] = Work(node, self._steps[node], self.version, self.round, self.now, self.x)
             self._order.append(message_id)
@@ -226,6 +233,8 @@ class ServerRun:
 
     def _take(self, reply: Message) -> None:
         self.replies += 1
+        if self.mailbox.timed is None:
+            self.wire.count((), [reply])
         work = self.working.pop(reply.metadata.reply_to_message_id, None)
         if work is None or (reply.has_content() and reply.metadata.src_node_id != work.node):
             self.figures.strays += 1
@@ -288,7 +297,7 @@ class ServerRun:
     def _close_round(self) -> None:
         self.round += 1
         figures: Figures = {"model_version": self.version, "connected": len(self.nodes)}
-        figures |= self.figures.told() | self.system.figures(self) | self.trust.figures(self.out, self.round)
+        figures |= self.wire.figures() | self.figures.told() | self.system.figures(self) | self.trust.figures(self.out, self.round)
         if self.stopped is not None:
             figures["stopped"] = self.stopped
         self.figures = RoundFigures()
@@ -302,6 +311,7 @@ class ServerRun:
             "x": self.x,
             "version": self.version,
             "replies": self.replies,
+            "wire": [self.wire.down, self.wire.up],
             "workers": self.workers,
             "nodes": sorted(self.nodes),
             "waiting": sorted(self.waiting),
@@ -327,6 +337,7 @@ class ServerRun:
         self._record = None
         # What older versions did not keep is as at the beginning of a round: nobody in quarantine, nothing counted.
         self.replies, self.stopped = state.get("replies", 0), state.get("stopped")
+        self.wire = Wire(*state.get("wire", ()))
         if "trust" in state:
             self.trust.restore(state["trust"])
         figures = RoundFigures.kept(state["figures"]) if "figures" in state else RoundFigures()

@@ -133,6 +133,9 @@ def test_in_real_time_a_run_goes_on_from_within_a_round_with_what_it_has(
     rounds = read_rounds(tmp_path / "run" / "rounds.jsonl")
     assert [line["round"] for line in rounds] == [0, 1, 2, 3]
     assert [line["accepted"] for line in rounds[1:]] == [4, 4, 4]  # none twice, and none lost
+    # Three messages each at the least, and those that were cut off; a model and the headers of its arrays.
+    assert all(rounds[-1][f"bits_{way}per_device_mean"] >= 3 * 32 * rounds[0]["parameters"] for way in ("", "down_"))
+    assert [line["wire_up_bytes"] for line in rounds[1:]] == sorted(line["wire_up_bytes"] for line in rounds[1:])
 
 
 @pytest.mark.parametrize("name", ["fedavg", "dingo", "gossip"])
