@@ -70,7 +70,8 @@ def launched(scenario: Path, hosts: Sequence[Path]) -> Iterator[list[subprocess.
     Whatever still runs at the end is ended.
     """
     words = ["--nnodes", str(len(hosts)), "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    words += ["--rdzv-endpoint", f"127.0.0.1:{free_port()}", "-m", "fedmac.engines.collective", str(scenario)]
+    words += ["--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--local-addr", "127.0.0.1"]
+    words += ["-m", "fedmac.engines.collective", str(scenario)]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     launchers: list[subprocess.Popen[bytes]] = []
