@@ -63,9 +63,12 @@ reproduce: $(VENV)/.installed ## the published results of docs/reproductions.md 
 	for script in amiri_gunduz power_control_table power_control_training ergodic_power_control latency_ratio \
 	    power_efficient_beamforming; do $(BIN)/python scenarios/reproduce/$$script.py || exit 1; done
 
-benchmark: $(VENV)/.installed-test ## time the engines against each other and against pfl-research
+benchmark: $(VENV)/.installed-test ## time the engines against each other and against pfl-research, a deployment, and the simulated clock
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/deployment.py
+	$(BIN)/python benchmarks/clock.py null
+	$(BIN)/python benchmarks/clock.py system
+	$(BIN)/python benchmarks/clock.py training
 
 clean: ## remove the environment and every run
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache *.egg-info

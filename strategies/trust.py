@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +90,10 @@ class Trust:
 
     def longest(self, norms: Mapping[int, float]) -> float:
         """The largest norm that is believed beside these; infinite where fewer than three are above zero."""
-        positive = sorted(norm for norm in norms.values() if norm > 0)
+        return self.longest_beside(sorted(norm for norm in norms.values() if norm > 0))
+
+    def longest_beside(self, positive: Sequence[float]) -> float:
+        """The same, of norms above zero in order of size."""
         if len(positive) < 3:
             return math.inf
         return self.largest_norm_ratio * positive[(len(positive) - 1) // 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -37,6 +38,8 @@ class WorkerTrust:
         self.numbers = numbers
         self.quarantine = Quarantine(trust)
         self._norms: dict[int, float] = {}
+        self._positive: list[float] = []
+        """Of the norms those above zero, in order: of thousands of workers a median is wanted at each arrival."""
         self._bad: set[int] = set()
 
     def check(self, node: int, update: Vector) -> None:
@@ -48,8 +51,9 @@ class WorkerTrust:
             Of kind ``norm``.
         """
         device = self._device(node)
-        self._norms[device] = norm = float(np.linalg.norm(update))
-        if norm > self.trust.longest(self._norms):
+        norm = float(np.linalg.norm(update))
+        self._note(device, norm)
+        if norm > self.trust.longest_beside(self._positive):
             most = f"{self.trust.largest_norm_ratio:g} times the median of the workers' last ones"
             raise BadPayload(f"the update's norm is {norm:.4g}, more than {most}", "norm")
         self._bad.discard(device)
@@ -89,7 +93,15 @@ class WorkerTrust:
         """Go on from what :meth:`state` returned."""
         self.quarantine.restore(state["quarantine"])
         self._norms = {int(device): float(norm) for device, norm in state["norms"]}
+        self._positive = sorted(norm for norm in self._norms.values() if norm > 0)
         self._bad = set(state["bad"])
+
+    def _note(self, device: int, norm: float) -> None:
+        before, self._norms[device] = self._norms.get(device, 0.0), norm
+        if before > 0:
+            del self._positive[bisect_left(self._positive, before)]
+        if norm > 0:
+            insort(self._positive, norm)
 
     def _device(self, node: int) -> int:
         return self.numbers.get(node, node)

@@ -226,3 +226,23 @@ def test_two_workers_cannot_outvote_each_other() -> None:
     trust = WorkerTrust(Trust(), {})
     trust.judge(1, Failure(0, "", "norm"), [0])
     assert trust.out(0, 1) is None
+
+
+def test_the_measure_is_the_median_of_the_last_norms_above_zero() -> None:
+    numbers, trust = np.random.default_rng(0), Trust(largest_norm_ratio=2.0)
+    workers, last = WorkerTrust(trust, {}), dict[int, float]()
+    refused = 0
+    for turn in range(400):
+        node, norm = int(numbers.integers(9)), float(numbers.choice([0.0, 1.0, 1.0, 2.0, 5.0]) * numbers.integers(1, 3))
+        last[node] = norm
+        try:
+            workers.check(node, np.array([norm]))
+            believed = True
+        except BadPayload:
+            believed = False
+            refused += 1
+        assert believed == (norm <= trust.longest(last)), turn
+        if turn == 200:
+            state, workers = workers.state(), WorkerTrust(trust, {})
+            workers.restore(state)
+    assert 20 < refused < 200
