@@ -297,12 +297,8 @@ class ServerRun:
     def _close_round(self) -> None:
         self.round += 1
         figures: Figures = {"model_version": self.version, "connected": len(self.nodes)}
-        figures |= (
-            self.wire.figures()
-            | self.figures.told()
-            | self.system.figures(self)
-            | self.trust.figures(self.out, self.round)
-        )
+        figures |= self.wire.figures() | self.figures.told() | self.system.figures(self)
+        figures |= self.trust.figures(self.out, self.round)
         if self.stopped is not None:
             figures["stopped"] = self.stopped
         self.figures = RoundFigures()
