@@ -73,7 +73,7 @@ def _line(item: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         return f"{path}: missing; accepted: {accepted}"
     if kind == "finite_number":
         accepted = accepted.replace("a number", "a finite number")
-    hint = meant(value, node["enum"]) if "enum" in node else ""
+    hint = meant(value, _choices(node))
     return f"{path} = {shown(value)}: {hint}accepted: {accepted}"
 
 
@@ -105,10 +105,15 @@ def _plain(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, A
     return node
 
 
+def _choices(node: Mapping[str, Any]) -> list[Any]:
+    """The values that a node of a JSON schema names, if it names them."""
+    return [node["const"]] if "const" in node else list(node.get("enum", ()))
+
+
 def _accepted(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     """What a node of a JSON schema accepts, in words."""
-    if "enum" in node:
-        return ", ".join(f'"{choice}"' for choice in node["enum"])
+    if choices := _choices(node):
+        return ", ".join(f'"{choice}"' for choice in choices)
     kind = node.get("type")
     if kind == "object":
         keys = node.get("properties")

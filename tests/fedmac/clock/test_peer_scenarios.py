@@ -203,6 +203,7 @@ def test_a_geometric_graph_is_that_of_the_devices_places(tmp_path: Path) -> None
             {"network": {"peer_link": "channel"}, "channel": {"units": "physical"}},
             "network.peer_link = 'channel': nothing says what the distance between two devices does",
         ),
+        ("ring", {"network.peer_link": "chanel"}, "peer_link = 'chanel': did you mean channel? accepted: \"channel\""),
         (
             "ring",
             {"network": {"peer_link": "channel", "peer_mbps": 1.0}},
