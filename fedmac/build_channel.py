@@ -130,7 +130,7 @@ def _fading(scenario: Scenario) -> Fading:
 def _cell(section: ChannelSection) -> Fading:
     from channel.three_gpp import ThreeGPPCell
 
-    given = section.model_dump(include={"cell_radius_m", "minimum_distance_m"}, exclude_none=True)
+    given = section.model_dump(include={"cell_radius_m", "minimum_distance_m", "variant"}, exclude_none=True)
     if section.hall_m is not None:
         length, width, height = section.hall_m
         given["hall_m"] = (length, width, height)

@@ -14,7 +14,10 @@ CELLS = ("umi", "uma", "rma", "inh", "inf")
 """Kinds of channel that are a cell of 3GPP TR 38.901."""
 
 DISCS = ("umi", "uma", "rma")
-"""Those of them that are round; the others are halls."""
+"""Those of them that are round."""
+
+HALLS: Mapping[str, tuple[str, ...]] = {"inh": ("open", "mixed"), "inf": ("SH", "DH", "SL", "DL")}
+"""The others, with what they come in."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decibels = Annotated[float, Field(ge=-300, le=300)]
@@ -126,6 +129,11 @@ class ChannelSection(Section):
     hall_m: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = Field(
         None, description="of inh and inf: length, width, height (default the standard's)"
     )
+    variant: Literal["open", "mixed", "SH", "DH", "SL", "DL"] | None = Field(
+        None,
+        description="of inh: open (default) or mixed office; of inf: sparse or dense clutter, high or low base station "
+        "(default SH)",
+    )
     minimum_distance_m: Positive | None = Field(
         None, description="and at least this far from the server (default 1; in cells what the standard says)"
     )
@@ -189,7 +197,9 @@ class ChannelSection(Section):
                 if (value := getattr(self, key)) != "none":
                     reason = f'kind = "{self.kind}" has its own'
                     raise refusal(key, value, reason, f'kind = "textbook", or {key} left out')
-        belongs(self, {"trace": ("kind", ("trace",)), "hall_m": ("kind", ("inh", "inf"))})
+        belongs(self, {"trace": ("kind", ("trace",)), **dict.fromkeys(("hall_m", "variant"), ("kind", tuple(HALLS)))})
+        if self.variant is not None and self.variant not in HALLS[self.kind]:
+            raise refusal("variant", self.variant, f'none of kind = "{self.kind}"', ", ".join(HALLS[self.kind]))
         needs(self, "kind", {"trace": "trace"} | dict.fromkeys(CELLS, "carrier_ghz"))
         if self.kind in CELLS and self.units != "physical":
             raise refusal("units", self.units, f'kind = "{self.kind}" is in watts and metres', '"physical"')

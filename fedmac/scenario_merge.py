@@ -27,7 +27,7 @@ SELECTORS: dict[str, dict[str, frozenset[str]]] = {
         "combining": frozenset({"combining_mse"}),
     },
     "channel": {
-        "kind": frozenset({"units", "fading", "path_loss", "trace", "hall_m"}),
+        "kind": frozenset({"units", "fading", "path_loss", "trace", "hall_m", "variant"}),
         "units": frozenset({"noise_power", "noise_figure_db", "snr_db", "tx_power_dbm"}),
         "fading": frozenset({"k_factor_db", "correlation", "profile", "delay_spread_ns"}),
         "path_loss": frozenset({"exponent", "reference_loss_db", "shadowing_db"}),

@@ -190,6 +190,14 @@ def test_an_air_that_cannot_be_is_refused_by_its_key(changes: dict[str, Any], me
             "to 5000 m",
         ),
         (
+            {"channel.variant": "mixed"},
+            'channel.variant = \'mixed\': has no meaning with kind = "umi"; accepted: kind = "inh" or kind = "inf"',
+        ),
+        (
+            {"channel.kind": "inf", "channel.variant": "mixed"},
+            "channel.variant = 'mixed': none of kind = \"inf\"; accepted: SH, DH, SL, DL",
+        ),
+        (
             {"channel.hall_m": [1.0, 2.0, 3.0]},
             'channel.hall_m = [1.0, 2.0, 3.0]: has no meaning with kind = "umi"; accepted: kind = "inh" or kind = '
             '"inf"',

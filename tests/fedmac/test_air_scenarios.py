@@ -86,6 +86,7 @@ def test_every_kind_of_channel_runs_by_its_name_and_each_has_gains_of_its_own(tm
         "trace": {"channel": {"kind": "trace", "trace": str(tmp_path / "gains.csv")}},
         "walkers": {"channel": {"kind": "umi", **CELL, "speed_kmh": 3.0, "indoor": 0.5, "subbands": 4, "antennas": 4}},
         "hall": {"channel": {"kind": "inh", **CELL, "hall_m": [60.0, 30.0, 3.0]}},
+        "dense factory": {"channel": {"kind": "inf", **CELL, "variant": "DL"}},
     }
     runs = ran(tmp_path / "run", cells | lines | others)
     for name, rounds in runs.items():
