@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -203,9 +204,13 @@ class Channel:
 
     def sample(self, count: int, total: int, seed: int) -> Real:
         """Gains |h| that the channel might have had, shape (count, N): what its statistics are learnt from."""
+        return np.stack(list(self.draws(count, total, seed)))
+
+    def draws(self, count: int, total: int, seed: int) -> Iterator[Real]:
+        """The rows of :meth:`sample`, one after the other."""
         gain = np.sqrt(self._power_gains(total))
-        drawn = self.fading.sample(count, total, self.subbands, self.antennas, seed)
-        return np.stack([gain * np.abs(link_gains(response)) for response in drawn])
+        for response in self.fading.sample(count, total, self.subbands, self.antennas, seed):
+            yield gain * np.abs(link_gains(response))
 
     def positions(self, round: int, total: int, seed: int) -> Real | None:
         """Where devices are in a round, shape (N, 2), m, the receiver at 0; None where nothing places them.

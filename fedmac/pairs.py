@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ ACCEPTED = "a number > 0, or a matrix of them, a row for each device that sends 
 
 def _checked(given: Any) -> Any:
     if _is_number(given):
-        if 0 < given < math.inf:
+        if 0 < given <= sys.float_info.max:
             return float(given)
     elif isinstance(given, list | tuple) and given and all(isinstance(row, list | tuple) for row in given):
         return tuple(_row(number, row, len(given)) for number, row in enumerate(given))
@@ -28,10 +29,10 @@ def _row(number: int, row: Sequence[Any], devices: int) -> tuple[float, ...]:
     if len(row) != devices:
         raise ValueError(f"= {shown(row)} in row {number}: {len(row)} values; accepted: {devices}, as there are rows")
     for column, value in enumerate(row):
-        if not _is_number(value) or not (column == number or 0 < value < math.inf):
+        if column != number and not (_is_number(value) and 0 < value <= sys.float_info.max):
             where = f"from device {number} to device {column}"
             raise ValueError(f"= {shown(value)} {where}: accepted: a number > 0 (anything on the diagonal)")
-    return tuple(map(float, row))
+    return tuple(0.0 if column == number else float(value) for column, value in enumerate(row))
 
 
 def _is_number(value: Any) -> bool:

@@ -253,6 +253,10 @@ class Scenario(Section):
                 variants.append(Variant(name, Scenario.model_validate(content)))
             except ValidationError as error:
                 raise ScenarioError(explain(error, Scenario, where=f'variant "{name}": ')) from None
+        arrivals = self.engine.checkpoint_arrivals
+        if arrivals is not None and all(one.scenario.engine.checkpoint_arrivals is None for one in variants):
+            reason = "no variant has a server that takes replies one by one"
+            raise ScenarioError(str(refusal("engine.checkpoint_arrivals", arrivals, reason, "the key left out")))
         return variants
 
     def content(self) -> dict[str, Any]:

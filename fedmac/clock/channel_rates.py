@@ -50,7 +50,7 @@ def mean_rates(channel: Channel, modem: Modem, power: float, total: int, seed: i
         Of the draws.
     """
     carried = np.zeros(total)
-    for gains in channel.sample(DRAWS, total, seed):
+    for gains in channel.draws(DRAWS, total, seed):
         found = modem.format(power * gains**2 / channel.mean_noise, LONG_PACKET)
         carried += LONG_PACKET * (1.0 - found.block_error) / (found.blocks * found.block_uses)
     return channel.bandwidth * carried / DRAWS
@@ -73,8 +73,13 @@ def channel_links(scenario: Scenario, seed: int, section: NetworkSection, latenc
         raise ScenarioError(
             f'network.link = "channel": devices {out} are out of reach; accepted: a channel that reaches all'
         )
-    drawn = power / scenario.link.amplifier_efficiency + scenario.link.circuit_power
+    drawn = drawn_watts(scenario)
     return [Link(float(u), float(d), latency_s, send_watts=drawn) for u, d in zip(up, down, strict=True)]
+
+
+def drawn_watts(scenario: Scenario) -> float:
+    """What a device draws while it sends over the channel at its power limit (W); receiving draws nothing."""
+    return (power_limit(scenario) or 0.0) / scenario.link.amplifier_efficiency + scenario.link.circuit_power
 
 
 def rates_between_devices(scenario: Scenario, seed: int) -> Rates:

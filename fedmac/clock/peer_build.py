@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from clients.app import Workplace
 from fedmac.clock.build_clock import MEGA, build_faults, build_fleet, build_network, training_flops
-from fedmac.clock.channel_rates import rates_between_devices
+from fedmac.clock.channel_rates import drawn_watts, rates_between_devices
 from fedmac.clock.clocked_grid import Span
 from fedmac.clock.peer_clock import PeerClock
 from fedmac.clock.peer_network import PeerNetwork
@@ -56,10 +56,14 @@ def build_peer_network(scenario: Scenario, seed: int) -> PeerNetwork:
         shared_medium=star.shared_medium,
         latency_s=latency,
         direct_bps=_direct_rates(scenario, section, seed),
+        direct_watts=drawn_watts(scenario) if section.peer_link == CHANNEL else None,
     )
 
 
-def _direct_rates(scenario: Scenario, section: NetworkSection, seed: int) -> NDArray[np.float64] | None:
+def _direct_rates(scenario: Scenario, section: NetworkSection, seed: int) -> NDArray[np.float64] | float | None:
+    given = section.peer_mbps
     if section.peer_link == CHANNEL:
         return rates_between_devices(scenario, seed)
-    return None if section.peer_mbps is None else MEGA * between_pairs(section.peer_mbps, scenario.data.devices)
+    if given is None or isinstance(given, float):
+        return None if given is None else MEGA * given
+    return MEGA * between_pairs(given, scenario.data.devices)

@@ -33,6 +33,8 @@ class PeerNetwork:
         From one device to another (s); to and from the server it is the link's.
     direct_bps : float or array of shape (p, p), optional
         r, of direct links between devices, from the row's to the column's, bit/s, > 0; the diagonal is of no account.
+    direct_watts : float, optional
+        What sending over a direct link draws, where receiving then draws nothing (W); without it both are the links'.
 
     Raises
     ------
@@ -48,6 +50,7 @@ class PeerNetwork:
         shared_medium: bool,
         latency_s: float,
         direct_bps: ArrayLike | None = None,
+        direct_watts: float | None = None,
     ) -> None:
         if not server_bps > 0:
             raise ValueError(f"server_bps = {server_bps!r}: accepted: a number > 0 (bit/s)")
@@ -56,6 +59,7 @@ class PeerNetwork:
         self.links = list(links)
         self.server_bps, self.shared_medium = server_bps, shared_medium
         self.latency_s = latency_s
+        self.direct_watts = direct_watts
         self._direct_bps = None if direct_bps is None else _between(direct_bps, len(self.links))
         self._medium_free = 0.0
         self._up_free = [0.0] * (len(links) + 1)
@@ -86,11 +90,14 @@ class PeerNetwork:
         """What the sender's interface draws (J); 0 of a server."""
         if source == len(self.links):
             return 0.0
-        return self.links[source].send_watts * bits / self._up(source, to)
+        watts = self.links[source].send_watts
+        if self.direct_watts is not None and self._direct(source, to) is not None:
+            watts = self.direct_watts
+        return watts * bits / self._up(source, to)
 
     def joules_received(self, source: int, to: int, bits: int) -> float:
         """What the receiver's interface draws (J); 0 of a server."""
-        if to == len(self.links):
+        if to == len(self.links) or (self.direct_watts is not None and self._direct(source, to) is not None):
             return 0.0
         return self.links[to].receive_watts * bits / self._down(source, to)
 
@@ -106,7 +113,7 @@ class PeerNetwork:
         """The rate of a direct link, where there is one."""
         if self._direct_bps is None or len(self.links) in (source, to):
             return None
-        return self._direct_bps[source][to]
+        return self._direct_bps if isinstance(self._direct_bps, float) else self._direct_bps[source][to]
 
     def _up(self, source: int, to: int) -> float:
         """At what rate it leaves its sender."""
@@ -132,12 +139,15 @@ class PeerNetwork:
         return self.links[to].latency_s if source == len(self.links) else self.latency_s
 
 
-def _between(given: ArrayLike, devices: int) -> list[list[float]]:
-    """A rate for each pair, as plain numbers: they are asked for at every message."""
+def _between(given: ArrayLike, devices: int) -> float | list[list[float]]:
+    """One rate, or one for each pair, as plain numbers: they are asked for at every message."""
     rates = np.asarray(given, dtype=np.float64)
     if rates.shape not in ((), (devices, devices)):
         raise ValueError(f"direct_bps has shape {rates.shape}: accepted: a number, or ({devices}, {devices})")
-    rates = np.broadcast_to(rates, (devices, devices))
+    if not rates.ndim:
+        if not rates > 0:
+            raise ValueError(f"direct_bps = {float(rates)}: accepted: a number > 0 (bit/s)")
+        return float(rates)
     slow = np.argwhere(~(rates > 0) & ~np.eye(devices, dtype=bool))
     if len(slow):
         i, j = slow[0]

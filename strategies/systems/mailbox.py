@@ -36,13 +36,17 @@ class Mailbox:
         self.timed = grid if isinstance(grid, TimedGrid) else None
         self._came: deque[Message] = deque()
         self._start = time.monotonic()
-        self._looked = -LOOK_SECONDS
+        self._looked = -math.inf
         self._changes = -1
 
     @property
     def now(self) -> float:
         """Seconds since the run began."""
         return self.timed.now if self.timed is not None else time.monotonic() - self._start
+
+    def go_on_at(self, seconds: float) -> None:
+        """Let real time go on from here."""
+        self._start, self._looked = time.monotonic() - seconds, -math.inf
 
     def next(self, waiting: Collection[str], until: float) -> Message | None:
         """The next reply to one of the messages `waiting`; None at `until`, or when it is time to look who is there.

@@ -311,6 +311,7 @@ class ServerRun:
         return {
             "x": self.x,
             "version": self.version,
+            "now": self.now,
             "replies": self.replies,
             "wire": [self.wire.down, self.wire.up],
             "workers": self.workers,
@@ -343,6 +344,7 @@ class ServerRun:
             self.trust.restore(state["trust"])
         figures = RoundFigures.kept(state["figures"]) if "figures" in state else RoundFigures()
         if self.mailbox.timed is None:
+            self.mailbox.go_on_at(state.get("now", 0.0))
             if self.system.begin_anew(state["system"]):
                 self.figures = figures
             self._leave_out()

@@ -84,6 +84,7 @@ class StaleSynchronous(ServerSystem):
             self._leave(self._clocks[node])
         self._clocks[node] += 1
         self._at[self._clocks[node]] += 1
+        self._fall_back()
         return ACCEPTED
 
     def give_up(self, run: ServerRun, node: int) -> None:
@@ -128,6 +129,11 @@ class StaleSynchronous(ServerSystem):
         for node in nodes:
             self._clocks[node] = slowest
             self._at[slowest] += 1
+        self._fall_back()
+
+    def _fall_back(self) -> None:
+        """Where all had been given up, the first one that is heard may be behind: those who wait wait for it then."""
+        self._woken_at = min(self._woken_at, self._slowest())
 
     def _leave(self, clock: int) -> None:
         self._at[clock] -= 1

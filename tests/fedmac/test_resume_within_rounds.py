@@ -133,6 +133,7 @@ def test_in_real_time_a_run_goes_on_from_within_a_round_with_what_it_has(
     rounds = read_rounds(tmp_path / "run" / "rounds.jsonl")
     assert [line["round"] for line in rounds] == [0, 1, 2, 3]
     assert [line["accepted"] for line in rounds[1:]] == [4, 4, 4]  # none twice, and none lost
+    assert [line["clock_s"] for line in rounds[1:]] == sorted(line["clock_s"] for line in rounds[1:])
     # Three messages each at the least, and those that were cut off; a model and the headers of its arrays.
     assert all(rounds[-1][f"bits_{way}per_device_mean"] >= 3 * 32 * rounds[0]["parameters"] for way in ("", "down_"))
     assert [line["wire_up_bytes"] for line in rounds[1:]] == sorted(line["wire_up_bytes"] for line in rounds[1:])
@@ -156,6 +157,8 @@ def test_variants_whose_strategy_has_no_use_for_it_do_without() -> None:
     content = small({"engine.checkpoint_arrivals": 3}, uplink={"kind": "ideal"})
     variants = Scenario.load(content | {"variants": [*systems, {"name": "plain"}]}).resolve()
     assert [one.scenario.engine.checkpoint_arrivals for one in variants] == [3, 3, None]
+    with pytest.raises(ScenarioError, match=r"engine\.checkpoint_arrivals = 3: no variant has a server that takes"):
+        Scenario.load(content | {"variants": [{"name": "plain"}]})
 
 
 def test_the_key_is_a_count() -> None:

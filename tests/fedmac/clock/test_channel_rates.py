@@ -80,6 +80,26 @@ def test_a_device_reaches_another_at_the_rate_of_their_distance() -> None:
         gain = LogDistance(3.0, 40.0).power_gain([np.linalg.norm(places[source] - places[to])], 1)
         rate = 1e6 * math.log2(1 + watts_from_dbm(10.0) * float(gain[0]) / thermal_noise_power(1e6, 5.0))
         assert net.receive_seconds(to, source, 10**6) == pytest.approx(1e6 / rate)
+        # The channel's radio at 10 dBm, and not the interface of the way to the server.
+        assert net.joules_sent(source, to, 10**6) == pytest.approx(watts_from_dbm(10.0) * 1e6 / rate)
+        assert net.joules_received(source, to, 10**6) == 0
+
+
+def test_what_is_on_the_diagonal_of_a_matrix_is_of_no_account() -> None:
+    network = {"peer_mbps": [[math.nan, 1, 2], [3, -1, 4], [5, 6, 0]]}
+    given = Scenario.load(SCENARIO | {"network": network})
+    assert given.network is not None
+    assert given.network.peer_mbps == ((0.0, 1.0, 2.0), (3.0, 0.0, 4.0), (5.0, 6.0, 0.0))
+    assert Scenario.load(given.content()).network == given.network
+    assert build_peer_network(given, 1).receive_seconds(2, 1, 10**6) == pytest.approx(1 / 4)
+
+
+def test_variants_may_differ_in_devices_and_matrices() -> None:
+    rates = {"network": {"peer_mbps": [[0, 1], [1, 0]]}}
+    two = {"name": "two", "data": {"devices": 2}}
+    assert len(Scenario.load(SCENARIO | rates | {"variants": [two]}).resolve()) == 1
+    with pytest.raises(ScenarioError, match=r'variant "three": network\.peer_mbps = a matrix of 2 devices'):
+        Scenario.load(SCENARIO | rates | {"variants": [two, {"name": "three"}]})
 
 
 def test_two_devices_out_of_each_others_reach_are_named() -> None:

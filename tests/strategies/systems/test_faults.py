@@ -94,6 +94,15 @@ def test_one_that_hung_goes_on_from_the_clock_of_the_slowest() -> None:
     assert all(later - sooner <= 2.0 for sooner, later in pairwise(time for time in told.times if time > 40.0))
 
 
+@pytest.mark.parametrize(("workers", "bound"), [(3, 0), (3, 1), (4, 0)])
+def test_where_all_are_given_up_at_times_nobody_waits_for_ever(workers: int, bound: int) -> None:
+    for seed in range(20):
+        faults = Faults(workers, seed, loss=0.35)
+        grid = clocked(one_more, [1.0 + 0.1 * worker for worker in range(workers)], faults=faults)
+        told = run(StaleSynchronous(staleness_bound=bound), grid, 30, size=1, timeout=3.0)
+        assert "nothing can happen any more" not in told.figures[-1].get("stopped", ""), seed
+
+
 @pytest.mark.parametrize("system", EVERY_SYSTEM)
 def test_lost_messages_are_made_up_for(system: type[ServerSystem]) -> None:
     faults = Faults(4, 5, loss=0.2)
