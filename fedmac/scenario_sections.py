@@ -91,6 +91,10 @@ class TrainingSection(Section):
         return self
 
 
+WITHOUT_BOUND = ("staleness_bound", "largest_staleness", "concurrency")
+"""Parameters of strategies that may be infinite: TOML's ``inf``."""
+
+
 class StrategySection(OpenSection):
     """What the server decides; further keys are the strategy's own parameters."""
 
@@ -102,7 +106,8 @@ class StrategySection(OpenSection):
         for key, value in self.parameters.items():
             if key == "fraction_train" and not 0 < value <= 1:
                 raise refusal(key, value, "the share of the devices that train in a round", "a number > 0 and <= 1")
-            if isinstance(value, float) and not math.isfinite(value):
+            unbounded = key in WITHOUT_BOUND and value == math.inf
+            if isinstance(value, float) and not math.isfinite(value) and not unbounded:
                 raise refusal(key, value, "a parameter of the strategy", "a finite number")
         return self
 

@@ -19,7 +19,7 @@ from fedmac.report.spans import read_spans
 KEYS = ("variant", "seed", "round")
 OBJECTIVE = ("train_objective", "objective_gap", "train_gradient_norm")
 SCORES = ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss", *OBJECTIVE)
-SYSTEM = ("accepted", "rejected", "late", "consensus_distance")
+SYSTEM = ("accepted", "rejected", "late", "consensus_distance", "spectral_gap")
 METRICS = (*SCORES, "train_loss", "participants", "exchange", "heard", *SYSTEM)
 ERRORS = ("mse_measured", "mse_predicted")
 PER_DEVICE = ("devices", "weights", "gains", "amplitudes", "energies", "power_limit", "placement", "utilisation")

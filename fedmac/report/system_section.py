@@ -34,9 +34,19 @@ def system_section(record: Record) -> str:
         _utilisation_part(record),
         _staleness_part(record),
         _updates_part(record),
-        curve_section(record, "consensus-distance", "consensus_distance", CONSENSUS, written=small, put=figure_part),
+        _consensus_part(record),
     ]
     return f"<section><h2>Workers and their updates</h2>{''.join(parts)}</section>" if any(parts) else ""
+
+
+def _consensus_part(record: Record) -> str:
+    """With how fast the graphs mix that there are: the gap of a graph drawn by the seed is the first seed's."""
+    first = record.rounds.dropna(subset=["spectral_gap"]).groupby("variant", sort=False)["spectral_gap"].first()
+    named = [f"{name} {gap:.3g}" for name, gap in first.items()]
+    more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+    mixing = f". Spectral gap of the mixing matrix: {', '.join(named[:MAX_NAMED])}{more}" if named else ""
+    meaning = CONSENSUS + mixing
+    return curve_section(record, "consensus-distance", "consensus_distance", meaning, written=small, put=figure_part)
 
 
 def _timeline_part(record: Record) -> str:

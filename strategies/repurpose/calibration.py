@@ -63,6 +63,8 @@ def calibrate(model: nn.Module, calibration_inputs: Tensor, ridge: float = 1e-5)
     ValueError
         If the model does not take the inputs, or weights or what layers make of the inputs are not finite.
     """
+    if not isinstance(calibration_inputs, Tensor):
+        raise ValueError(f"calibration_inputs is a {type(calibration_inputs).__name__}; accepted: a torch.Tensor")
     if calibration_inputs.dim() < 2 or len(calibration_inputs) < 2 or not calibration_inputs.is_floating_point():
         raise ValueError(
             f"calibration_inputs of shape {tuple(calibration_inputs.shape)} and type {calibration_inputs.dtype}; "

@@ -52,6 +52,7 @@ def test_the_section_has_all_that_the_record_tells(page: Path) -> None:
     assert views(html, "consensus-distance")[0]["layout"]["yaxis"]["type"] == "log"
     np.testing.assert_allclose(decoded(trace["y"]), 10.0 ** -np.arange(1, 7), rtol=1e-6)  # float32
     assert all(text.endswith(".") for text in re.findall("<figcaption>(.*?)</figcaption>", section))
+    assert "Spectral gap of the mixing matrix: gossip 0.146 (" in section
     assert "gossip: mean 1.4, largest 3." in section, "(4 x 1 + 1 x 3) / 5"
 
 

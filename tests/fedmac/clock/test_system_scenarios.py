@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import tomllib
 import warnings
 from pathlib import Path
@@ -44,6 +45,17 @@ def test_two_runs_are_equal_to_the_bit_whatever_the_number_of_workers(tmp_path: 
     assert simulated(one) == simulated(two)
     models = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
     assert all(np.array_equal(models[0][key], models[1][key]) for key in models[0])
+
+
+def test_a_bound_of_infinity_is_none(tmp_path: Path) -> None:
+    stale = {"strategy": {"name": "stale-synchronous", "staleness_bound": math.inf}}
+    rounds_of(tmp_path / "stale", stale)
+    rounds_of(tmp_path / "asynchronous", {"strategy": {"name": "asynchronous", "server_learning_rate": 1 / 4}})
+    models = [load_file(tmp_path / name / "model.safetensors") for name in ("stale", "asynchronous")]
+    assert all(np.array_equal(models[0][key], models[1][key]) for key in models[0])
+    assert rounds_of(tmp_path / "stale", stale, resume=True)  # the run folder names it as it is
+    with pytest.raises(ScenarioError, match=r"strategy\.staleness_bound = -inf"):
+        Scenario.load(changed({"strategy": {"name": "stale-synchronous", "staleness_bound": -math.inf}}))
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -226,6 +226,7 @@ def test_the_same_input_gives_the_same_plan() -> None:
         ({"communication_cost": -1.0}, "communication_cost = -1.0"),
         ({"communication_cost": {"nine": 1.0}}, "no layer 'nine'; accepted: 0, 2, 4"),
         ({"workers": 0}, "workers = 0"),
+        ({"calibration_inputs": [[0.0] * 12] * 4}, "calibration_inputs is a list; accepted: a torch.Tensor"),
         ({"calibration_inputs": torch.zeros(12)}, "calibration_inputs of shape"),
         ({"calibration_inputs": torch.full((3, 12), float("nan"))}, "not finite"),
         ({"calibration_inputs": torch.zeros(4, 11)}, "does not take them"),
