@@ -45,7 +45,7 @@ class Mailbox:
         return self.timed.now if self.timed is not None else time.monotonic() - self._start
 
     def go_on_at(self, seconds: float) -> None:
-        """Let real time go on from here."""
+        """Let time go on from here where it is real; a simulated clock has its own state."""
         self._start, self._looked = time.monotonic() - seconds, -math.inf
 
     def next(self, waiting: Collection[str], until: float) -> Message | None:

@@ -344,7 +344,6 @@ class ServerRun:
             self.trust.restore(state["trust"])
         figures = RoundFigures.kept(state["figures"]) if "figures" in state else RoundFigures()
         if self.mailbox.timed is None:
-            self.mailbox.go_on_at(state.get("now", 0.0))
             if self.system.begin_anew(state["system"]):
                 self.figures = figures
             self._leave_out()

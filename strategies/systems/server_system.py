@@ -164,6 +164,8 @@ class ServerSystem(OwnRounds):
         from strategies.systems.server_run import ServerRun
 
         self.run = ServerRun(self, grid, initial_arrays, train_config or ConfigRecord(), timeout)
+        if self._past is not None:
+            self.run.mailbox.go_on_at(self._past[1].get("now", 0.0))
         self.begin(self.run)
         if self._past is not None:
             self.run.restore(*self._past)

@@ -1,4 +1,4 @@
-"""What messages weigh in real time, and nothing on a simulated clock, where nothing is sent."""
+"""Real time: what messages weigh, and a clock that goes on after a crash; on a simulated one nothing is sent."""
 
 from __future__ import annotations
 
@@ -31,6 +31,20 @@ def test_every_model_sent_counts_with_its_header_both_ways() -> None:
     assert one - MODEL.nbytes == 128  # NumPy's header
     for way in ("down", "up"):
         assert [figures[f"wire_{way}_bytes"] for figures in told] == [3 * one, 6 * one]
+
+
+def test_seconds_go_on_where_a_run_was_cut_off_and_a_deadline_counts_from_there() -> None:
+    initial = ArrayRecord({"w": Array(MODEL)})
+    first = Synchronous(devices=3)
+    first.start(AnsweringGrid(3, trained), initial, num_rounds=1)
+    told: list[Figures] = []
+    again = Synchronous(devices=3, deadline_s=100.0)
+    again.on_round = told.append
+    again.go_on_from(1, first.state() | {"now": 5000.0})
+    again.start(AnsweringGrid(3, trained), initial, num_rounds=3)
+    assert [figures["accepted"] for figures in told] == [3, 3]
+    assert again.run is not None
+    assert 5000.0 < again.run.now < 5100.0
 
 
 def test_on_a_simulated_clock_nothing_is_sent() -> None:
