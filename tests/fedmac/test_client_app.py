@@ -12,6 +12,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
 from channel.order import TransmitOrder
+from clients.device_profile import multiplies_bfloat16
 from fedmac import client_app
 from tests import fleet
 from tests.fedmac.device_process import handle
@@ -76,8 +77,11 @@ def test_a_later_process_loads_only_what_its_order_needs_and_uses_the_same_rows(
     (symbols,) = said["arrays"].values()
     update = np.concatenate([trained[name].reshape(-1) for name in ("weight", "bias")])
     sent = said["configs"]["fedmac.transmission"]
-    # symbols of unit power, so that they are the update by sqrt(d)/norm; float32 rounds to 6e-8 of the largest
-    assert np.allclose(np.asarray(symbols) * sent["norm"] / np.sqrt(650), update, rtol=0, atol=1e-7)
+    # Symbols of unit power, so that they are the update by sqrt(d)/norm. float32 rounds to 6e-8 of the largest, here of
+    # some operations; a phone whose CPU has bfloat16 trains in that, which rounds to 2^-8.
+    rounding = 2.0**-7 if multiplies_bfloat16() else 1e-6
+    error = np.abs(np.asarray(symbols) * sent["norm"] / np.sqrt(650) - update).max()
+    assert error <= rounding * np.abs(update).max()
     assert sent["joules"] == pytest.approx(1.6 * sent["seconds"])
 
 
