@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from fedmac.clock.exchange_clock import ExchangeClock
 
 
-SERVERS = ("num-examples", "parameters", "training_examples", "placement", "spectral_gap", "spans", "stopped")
+SERVERS = (
+    "num-examples",
+    "parameters",
+    "training_examples",
+    "placement",
+    "spectral_gap",
+    "backend",
+    "spans",
+    "stopped",
+)
 """Names in records that devices' metrics do not take, beside those of the server's evaluation."""
 
 

@@ -20,6 +20,7 @@ from fedmac.learning_task import LearningTask
 from fedmac.scenario import Variant
 from strategies.peers.collective import CollectivePeer, run_as_peer
 from strategies.peers.elastic_averaging import ElasticAveraging
+from strategies.peers.messages import arrays_held
 from strategies.peers.peer import Held, Traffic, Vector
 from strategies.systems.model_form import FlatModel, ModelForm
 
@@ -57,10 +58,10 @@ class CollectivePart:
     def step(self, peer: int, step: int, x: Vector) -> Vector:
         """Train the device, as a server's worker does in its step of this number."""
         begun = time.monotonic()
-        state, _, self.loss = self.workplace.train(torch.from_numpy(x), peer, self.config | {"server-round": step})
-        trained = state.cpu().numpy().copy()
+        state, _, self.loss = self.workplace.train(torch.as_tensor(x), peer, self.config | {"server-round": step})
+        trained = self.peer.messages.vector(state)
         self.busy_s += time.monotonic() - begun
-        return np.asarray(trained)
+        return trained
 
     def run(self, after: int, held: Held, on_meeting: Callable[[int, Held], None]) -> Held:
         """Take the steps after `after`; `on_meeting` is called with those after which the processes meet."""
@@ -96,35 +97,40 @@ class CollectivePart:
         sent = self.peer.traffic
         return np.array([self.clock_s, self.busy_s, self.loss, sent.messages, sent.bits], dtype=np.float64)
 
-    def send(self, to: int, held: Held) -> None:
-        """Send all that a peer holds."""
-        for vector in held:
-            if vector is not None:
-                self.peer.send(to, vector)
+    def tell(self, to: int, array: Vector) -> None:
+        """Send what is no message of the system."""
+        self.peer.host.send(to, array)
 
-    def hear(self, source: int, number: int) -> Held:
+    def hear(self, source: int, like: Vector) -> Vector:
+        """Receive what another process tells, of the shape and type of `like`."""
+        (array,) = self.peer.host.receive([source], like)
+        return array
+
+    def tell_held(self, to: int, held: Held) -> None:
+        """Send all that a peer holds."""
+        for array in arrays_held(held):
+            if array is not None:
+                self.tell(to, array)
+
+    def hear_held(self, source: int, number: int) -> Held:
         """Receive all that the peer of this number holds."""
-        replica, centre = (self.peer.hear(source, self.initial) if one else None for one in self.holds(number))
+        replica, centre = (self.hear(source, self.initial) if one else None for one in self.holds(number))
         return Held(replica, centre)
 
 
 def follow_collective(part: CollectivePart) -> None:
     """The part of every process but the first."""
-    peer = part.peer
-    (after,) = peer.hear(0, np.zeros(1)).tolist()
+    (after,) = part.hear(0, np.zeros(1)).tolist()
     if after == NOT_AGAIN:
         return
-    held = part.hear(0, peer.number) if after else Held(part.initial)
+    held = part.hear_held(0, part.peer.number) if after else Held(part.initial)
 
     def meet(step: int, now_held: Held) -> None:
         if not part.meets(step):
             return
-        figures, traffic = part.figures(), peer.traffic
-        peer.traffic = Traffic()  # what is said here is not the system's
-        peer.send(0, figures)
-        part.send(0, now_held)
-        (clock_s,) = peer.hear(0, np.zeros(1)).tolist()
-        peer.traffic = traffic
+        part.tell(0, part.figures())
+        part.tell_held(0, now_held)
+        (clock_s,) = part.hear(0, np.zeros(1)).tolist()
         part.go_on_at(clock_s)
 
     part.run(int(after), held, meet)
@@ -158,7 +164,7 @@ class _Leader:
         self.part, self.peer = part, part.peer
         self.model = task.initial()
         self.form = ModelForm(self.model)
-        self.journal = Journal(task, mixing_record(part.system))
+        self.journal = Journal(task, mixing_record(part.system) | {"backend": self.peer.messages.backend})
         self.after_round = Keeper(task, self, self.journal)
         self.held = {number: Held(part.initial) for number in range(self.peer.peers)}
         self.clock_s = 0.0
@@ -169,9 +175,9 @@ class _Leader:
     def let_begin(self, after: int) -> None:
         """Tell the others after which round they go on, and from what."""
         for number in range(1, self.peer.peers):
-            self.peer.send(number, np.array([float(after)]))
+            self.part.tell(number, np.array([float(after)]))
             if after:
-                self.part.send(number, self.held[number])
+                self.part.tell_held(number, self.held[number])
         self.part.go_on_at(self.clock_s)
 
     def note(self, step: int, held: Held) -> None:
@@ -181,15 +187,13 @@ class _Leader:
             self.after_round(step, self.model)
             return
         told = [self.part.figures()]
-        self.held[0] = held
-        traffic, self.peer.traffic = self.peer.traffic, Traffic()
+        self.held[0] = arrays_held(held)
         for number in range(1, self.peer.peers):
-            told.append(self.peer.hear(number, told[0]))
-            self.held[number] = self.part.hear(number, number)
+            told.append(self.part.hear(number, told[0]))
+            self.held[number] = self.part.hear_held(number, number)
         self.write(step, np.stack(told))
         for number in range(1, self.peer.peers):
-            self.peer.send(number, np.array([self.clock_s]))
-        self.peer.traffic = traffic
+            self.part.tell(number, np.array([self.clock_s]))
         self.part.go_on_at(self.clock_s)
 
     def write(self, step: int, told: Vector) -> None:

@@ -252,6 +252,9 @@ class EngineSection(Section):
     superlink: str | None = Field(
         None, description="of the deployment engine: its server's folder, host:port, or http://host:port without TLS"
     )
+    backend: Literal["gloo", "nccl"] | None = Field(
+        None, description="of the collective engine (default: NCCL where each process has a GPU of its own, else gloo)"
+    )
     memory_mb: Count = Field(100, description="of the local engine, for updates held until all norms are known")
     batched_devices: Count | None = Field(
         None, description="of the local engine: devices trained in one computation (default: on a GPU several, else 1)"
@@ -267,7 +270,12 @@ class EngineSection(Section):
 
     @model_validator(mode="after")
     def _keys_have_their_engine(self) -> EngineSection:
-        engines = {"ray_address": "flower", "superlink": "deployment", "batched_devices": "local"}
+        engines = {
+            "ray_address": "flower",
+            "superlink": "deployment",
+            "batched_devices": "local",
+            "backend": "collective",
+        }
         belongs(self, {key: ("kind", (kind,)) for key, kind in engines.items()})
         needs(self, "kind", {"deployment": "superlink"})
         return self

@@ -16,7 +16,7 @@ ENGINES = {
     "local": "in this process and its workers; deterministic, no messages serialised (default)",
     "flower": "Flower's simulation engine on Ray; needs the extra 'simulation'",
     "deployment": "real devices, connected to a SuperLink (`fedmac deploy`, engine.superlink)",
-    "collective": "a process for each device of a system without a server, by torchrun and torch.distributed (gloo)",
+    "collective": "a process for each device of a system without a server, by torchrun (gloo or NCCL)",
 }
 """Engines by name, with a line for `fedmac list`."""
 
@@ -29,8 +29,12 @@ def check_engine(scenario: Scenario) -> None:
     ScenarioError
         If ``engine.superlink`` names no SuperLink.
     EngineError
-        If that SuperLink does not answer, its certificate is not accepted, or devices are missing.
+        If that SuperLink does not answer, its certificate is not accepted, devices are missing, or GPUs for NCCL are.
     """
+    if scenario.engine.kind == "collective":
+        from fedmac.engines.collective import check_backend
+
+        check_backend(scenario)
     if scenario.engine.kind == "deployment":
         from fedmac.engines.deployment import answering, superlink_at, wait_for_devices
 

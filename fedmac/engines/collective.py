@@ -9,15 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from clients.training import compute_device
 from fedmac.engines.superlink import EngineError
 from fedmac.scenario_errors import ScenarioError
 
 if TYPE_CHECKING:
+    from fedmac.scenario import Scenario
     from fedmac.session import Job
     from strategies.peers.collective import CollectivePeer
     from strategies.peers.peer import Vector
@@ -117,26 +119,58 @@ def _take_part(given: argparse.Namespace) -> None:
             )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    leads = number == 0
-    if leads and not given.prepared:
+    device = where_vectors_lie(scenario)
+    if number == 0 and not given.prepared:
         rehearse(scenario)
-        prepare(out, scenario, overwrite=False, resume=given.resume, only=given.only)
     local_step, seconds = _StepOfJob(), scenario.engine
-    with joined(local_step, seconds.round_timeout_s, join_s=seconds.nodes_timeout_s) as peer:
-        if leads:
-            for job in plan(scenario, out, given.only):
-                _lead(job, peer, local_step)
-        else:
-            for variant in scenario.resolve():
-                if not given.only or variant.name in given.only:
-                    first = variant.scenario.seed
-                    for seed in range(first, first + variant.scenario.seeds):
-                        _follow(variant, seed, peer, local_step)
-    if leads and not given.prepared:
+    with joined(local_step, seconds.round_timeout_s, join_s=seconds.nodes_timeout_s, device=device) as peer:
+        if scenario.engine.backend == "nccl" and peer.messages.backend != "nccl":
+            raise EngineError(_no_nccl(str(peer.why_host)))
+        if number:
+            _follow_all(scenario, given.only, peer, local_step)
+            return
+        if device is not None:
+            print(f"models go by {peer.messages.backend}" + (f": {peer.why_host}" if peer.why_host else ""))
+        if not given.prepared:
+            prepare(out, scenario, overwrite=given.overwrite, resume=given.resume, only=given.only)
+        for job in plan(scenario, out, given.only):
+            _lead(job, peer, local_step)
+    if not given.prepared:
         from fedmac.report import write_report
 
         summarise(scenario, out)
         write_report(out)
+
+
+def where_vectors_lie(scenario: Scenario) -> torch.device | None:
+    """This process's GPU, if all that the scenario has to run trains there; None for the host's memory."""
+    devices = {compute_device(variant.scenario.training.device).type for variant in scenario.resolve()}
+    if scenario.engine.backend == "gloo" or devices != {"cuda"}:
+        return None
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def check_backend(scenario: Scenario) -> None:
+    """Refuse NCCL where the processes that are started here cannot use it.
+
+    Raises
+    ------
+    EngineError
+        Naming what is missing.
+    """
+    from fedmac.build_peers import count_peers
+
+    if scenario.engine.backend != "nccl":
+        return
+    gpus, processes = torch.cuda.device_count(), max(count_peers(one.scenario) for one in scenario.resolve())
+    if where_vectors_lie(scenario) is None:
+        raise EngineError(_no_nccl("training is not on GPUs"))
+    if gpus < processes:
+        raise EngineError(_no_nccl(f"{processes} processes, GPUs here: {gpus}"))
+
+
+def _no_nccl(why: str) -> str:
+    return f'engine.backend = "nccl": {why}; accepted: a GPU for each process, or "gloo"'
 
 
 def _lead(job: Job, peer: CollectivePeer, local_step: _StepOfJob) -> None:
@@ -146,7 +180,7 @@ def _lead(job: Job, peer: CollectivePeer, local_step: _StepOfJob) -> None:
 
     if job.done:
         for other in range(1, peer.peers):
-            peer.send(other, np.array([float(NOT_AGAIN)]))
+            peer.host.send(other, np.array([float(NOT_AGAIN)]))
         return
     workplace = build_workplace(job.variant.scenario, job.seed)
     part = CollectivePart(job.variant, job.seed, peer, workplace)
@@ -155,14 +189,18 @@ def _lead(job: Job, peer: CollectivePeer, local_step: _StepOfJob) -> None:
     carry_out(job, workplace, lambda task: lead_collective(task, part), lambda _record: None)
 
 
-def _follow(variant: Any, seed: int, peer: CollectivePeer, local_step: _StepOfJob) -> None:
+def _follow_all(scenario: Scenario, only: Sequence[str], peer: CollectivePeer, local_step: _StepOfJob) -> None:
     from fedmac.build_devices import build_workplace
     from fedmac.learn_collective import CollectivePart, follow_collective
 
-    part = CollectivePart(variant, seed, peer, build_workplace(variant.scenario, seed))
-    local_step.step = part.step
-    torch.set_num_threads(variant.scenario.training.threads)
-    follow_collective(part)
+    for variant in scenario.resolve():
+        if only and variant.name not in only:
+            continue
+        for seed in range(variant.scenario.seed, variant.scenario.seed + variant.scenario.seeds):
+            part = CollectivePart(variant, seed, peer, build_workplace(variant.scenario, seed))
+            local_step.step = part.step
+            torch.set_num_threads(variant.scenario.training.threads)
+            follow_collective(part)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", help="run folder (default: runs/NAME)")
     parser.add_argument("--only", action="append", default=[], help="a variant to run; all if not given")
     parser.add_argument("--resume", action="store_true", help="go on in a folder that holds a run")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
     parser.add_argument("--prepared", action="store_true", help="the folder is ready (`fedmac run` says so)")
     return parser
 

@@ -4,51 +4,47 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
+from strategies.peers.messages import DeviceMessages, HostMessages, Messages, arrays_held, first_line, waiting_for
+from strategies.peers.own_devices import agree_on_devices
 from strategies.peers.peer import Held, LocalStep, Peer, PeerLost, PeerSystem, Vector
-
-MOST_UNDER_WAY = 8
-"""Messages on their way to one peer before sending the next waits for the oldest of them."""
 
 
 class CollectivePeer(Peer):
-    """This process among those of a ``torch.distributed`` group; made by :func:`joined`.
-
-    Vectors go from process to process over gloo. Sending waits only once :data:`MOST_UNDER_WAY` messages to the same
-    peer are on their way; who sends all of a step before receiving anything of it can never be held up for good by
-    that. Time is real.
+    """This process among those of a ``torch.distributed`` group; made by :func:`joined`. Time is real.
 
     Parameters
     ----------
     local_step : callable
-        A peer's step.
-    timeout_s : float
-        How long to wait for a peer.
+        A peer's step; takes and gives tensors where vectors lie on GPUs.
+    host : HostMessages
+        For what is no message of the system; says who this is.
+    messages : Messages, optional
+        What carries the system's vectors; `host` too if not given.
     on_step : callable, optional
         As of :class:`Peer`.
+    why_host : str, optional
+        Why vectors lie in the host's memory, if they do.
     """
 
     def __init__(
         self,
         local_step: LocalStep,
-        timeout_s: float,
+        host: HostMessages,
+        messages: Messages | None = None,
         on_step: Callable[[int, int, float, Held], None] | None = None,
+        why_host: str | None = None,
     ) -> None:
-        super().__init__(dist.get_rank(), dist.get_world_size(), on_step)
-        self.timeout_s = timeout_s
-        self._limit = timedelta(seconds=timeout_s)
+        super().__init__(host.number, host.peers, on_step)
+        self.host, self.messages, self.why_host = host, messages or host, why_host
         self._local_step = local_step
         self._begin = time.monotonic()
-        self._under_way: defaultdict[int, deque[tuple[Any, torch.Tensor]]] = defaultdict(deque)
 
     @property
     def now(self) -> float:
@@ -65,34 +61,24 @@ class CollectivePeer(Peer):
         Raises
         ------
         PeerLost
-            If the peer is gone, or takes nothing for `timeout_s`.
+            If the peer is gone, or takes nothing for too long.
         """
         self.traffic.count(vector)
-        content = torch.from_numpy(np.array(vector, order="C"))
-        with self._waiting_for(to):
-            under_way = self._under_way[to]
-            while len(under_way) >= MOST_UNDER_WAY:
-                under_way.popleft()[0].wait(self._limit)
-            # The tensor is kept beside its message: nobody else holds what is being sent.
-            under_way.append((dist.isend(content, to), content))
+        self.messages.send(to, vector)
 
     async def receive(self, source: int, like: Vector, step: int = 0) -> Vector:
-        """Wait for the next vector of `source`, at most `timeout_s`."""
-        return self.hear(source, like)
-
-    def hear(self, source: int, like: Vector) -> Vector:
-        """Wait for the next vector of `source`, of the shape and type of `like`.
-
-        Raises
-        ------
-        PeerLost
-            If it does not come within `timeout_s`.
-        """
-        received = np.empty_like(like, order="C")
-        with self._waiting_for(source):
-            work: Any = dist.irecv(torch.from_numpy(received), source)
-            work.wait(self._limit)
+        """Wait for the next vector of `source`, not for ever."""
+        (received,) = self.messages.receive([source], like)
         return received
+
+    async def receive_all(self, sources: Sequence[int], like: Vector, step: int = 0) -> list[Vector]:
+        """Wait for the next vector of each, not for ever."""
+        return self.messages.receive(sources, like) if sources else []
+
+    def note(self, step: int, held: Held) -> None:
+        """Tell what the peer holds after a step."""
+        self.messages.end_step()
+        super().note(step, held)
 
     def finish(self) -> None:
         """Wait until all that was sent has been taken, and all peers are done.
@@ -100,24 +86,13 @@ class CollectivePeer(Peer):
         Raises
         ------
         PeerLost
-            If one does not come so far within `timeout_s`.
+            If one does not come so far in time.
         """
-        for to, under_way in self._under_way.items():
-            with self._waiting_for(to):
-                while under_way:
-                    under_way.popleft()[0].wait(self._limit)
-        with self._waiting_for(None):
-            dist.monitored_barrier(timeout=self._limit, wait_all_ranks=True)
-
-    @contextmanager
-    def _waiting_for(self, other: int | None) -> Iterator[None]:
-        """Say who is missing, in place of what the network says alone."""
-        try:
-            yield
-        except RuntimeError as error:
-            who = "a peer" if other is None else f"peer {other}"
-            reason = f"{who} is gone, or did not answer peer {self.number} within {self.timeout_s:g} s"
-            raise PeerLost(f"{reason} ({_short(error)})") from error
+        self.messages.finish()
+        self.host.finish()
+        within = self.host.timeout_s
+        with waiting_for([], self.number, within):
+            dist.monitored_barrier(timeout=timedelta(seconds=within), wait_all_ranks=True)
 
 
 @contextmanager
@@ -129,6 +104,7 @@ def joined(
     number: int = -1,
     peers: int = -1,
     join_s: float = 300.0,
+    device: torch.device | None = None,
 ) -> Iterator[CollectivePeer]:
     """Join the other processes as a peer, and leave them at the end.
 
@@ -149,6 +125,9 @@ def joined(
         Go with an address of another kind than ``env://``.
     join_s : float, default 300
         How long to wait for the others to join (s), > 0: programs start more slowly than messages travel.
+    device : torch.device, optional
+        A GPU. Where every process has one of its own, vectors lie there and go from GPU to GPU by NCCL; otherwise they
+        are arrays of the host's memory and go by gloo. A CPU serves as well, with tensors by gloo.
 
     Raises
     ------
@@ -164,17 +143,29 @@ def joined(
     try:
         dist.init_process_group("gloo", init_method=meeting, rank=number, world_size=peers, timeout=limit)
     except RuntimeError as error:
-        raise PeerLost(f"not all peers joined within {join_s:g} s ({_short(error)})") from error
+        raise PeerLost(f"not all peers joined within {join_s:g} s ({first_line(error)})") from error
     try:
-        peer = CollectivePeer(local_step, timeout_s, on_step)
-        yield peer
-        peer.finish()
+        number, peers = dist.get_rank(), dist.get_world_size()
+        with waiting_for([], number, join_s):
+            why_host = agree_on_devices(device)
+        host = HostMessages(number, peers, timeout_s)
+        on_device = None if why_host or device is None else DeviceMessages(number, peers, timeout_s, device)
+        peer = CollectivePeer(local_step, host, on_device, on_step, why_host)
+        try:
+            peer.messages.begin()
+            yield peer
+            peer.finish()
+        except BaseException:
+            peer.messages.abort()
+            raise
     finally:
         dist.destroy_process_group()
 
 
 def run_as_peer(system: PeerSystem, peer: CollectivePeer, held: Held, steps: Iterable[int]) -> Held:
     """Take these steps of a system, numbered from 1, as one peer among processes; what the peer holds in the end.
+
+    `held` and what is returned are arrays, wherever vectors lie meanwhile.
 
     Raises
     ------
@@ -184,16 +175,11 @@ def run_as_peer(system: PeerSystem, peer: CollectivePeer, held: Held, steps: Ite
         If a peer is gone.
     """
     system.check(peer.peers)
-    program = system.run(peer, held, steps)
+    placed = Held(*(None if array is None else peer.messages.vector(torch.tensor(array)) for array in held))
+    program = system.run(peer, placed, steps)
     try:
         program.send(None)  # nothing in it gives its turn away: it runs to its end
     except StopIteration as end:
-        ended: Held = end.value
-        return ended
+        return arrays_held(end.value)
     program.close()
     raise TypeError(f"{type(system).__name__} waits for something else than its peer")
-
-
-def _short(error: BaseException) -> str:
-    """The first line of what went wrong below, without where."""
-    return str(error).partition("\n")[0].rpartition("] ")[2][:200]

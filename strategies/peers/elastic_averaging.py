@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from strategies.peers.peer import Held, Missed, Peer, Vector, check_every, check_peers, held_model
 
 
@@ -87,14 +85,14 @@ class ElasticAveraging:
                 peer.send(keeper, x, step)
                 before, x = x, await peer.step(x, step)
                 with suppress(Missed):
-                    x = np.asarray(x - b * (before - await peer.receive(keeper, before, step)))
+                    x = x - b * (before - await peer.receive(keeper, before, step))
             peer.note(step, Held(x))
         return Held(x)
 
     async def _keep(self, peer: Peer, held: Held, steps: Iterable[int]) -> Held:
         """Keep the centre, and take a worker's steps too, unless the keeper is a server."""
         b = self._strength(peer)
-        centre = held_model(held).copy() if held.centre is None else held.centre
+        centre = held_model(held) if held.centre is None else held.centre
         x = centre if self.server else held_model(held)
         others = [k for k in range(peer.peers) if k != peer.number]
         for step in steps:
@@ -103,14 +101,11 @@ class ElasticAveraging:
                 peer.send(k, centre, step)
             stepped = x if self.server else await peer.step(x, step)
             if meets:
-                pull = np.zeros_like(centre)
-                if not self.server:
-                    pull = x - centre
-                    stepped = np.asarray(stepped - b * pull)
-                for k in others:  # in the order of numbers, so that rounding is the same each time
-                    with suppress(Missed):
-                        pull = pull + (await peer.receive(k, centre, step) - centre)
-                centre = np.asarray(centre + b * pull)
+                pull = 0 if self.server else x - centre
+                stepped = stepped - b * pull
+                for replica in await peer.receive_all(others, centre, step):  # ordered, so that sums round the same
+                    pull = pull + (replica - centre)
+                centre = centre + b * pull
             x = stepped
             peer.note(step, self._held(x, centre))
         return self._held(x, centre)

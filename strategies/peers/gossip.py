@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
-
-import numpy as np
 
 from strategies.peers.exchange import MODES, Mode, sources
 from strategies.peers.graph import Graph
 from strategies.peers.mixing import graph_gap
-from strategies.peers.peer import Held, Missed, Peer, Vector, check_every, check_peers, held_model
+from strategies.peers.peer import Held, Peer, Vector, check_every, check_peers, held_model
 
 
 @dataclass(frozen=True)
@@ -94,8 +91,5 @@ class Gossip:
         for to, expected in enumerate(plan):
             if peer.number in expected:
                 peer.send(to, x, step)
-        received = []
-        for source in plan[peer.number]:
-            with suppress(Missed):
-                received.append(await peer.receive(source, x, step))
-        return np.asarray((x + np.mean(received, axis=0, dtype=x.dtype)) / 2) if received else x
+        received = await peer.receive_all(plan[peer.number], x, step)
+        return (x + sum(received) / len(received)) / 2 if received else x

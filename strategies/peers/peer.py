@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.floating]
+"""Of shape (d,). Between processes with GPUs of their own it is a tensor: algorithms use what both have in common."""
 
 LocalStep = Callable[[int, int, Vector], Vector]
 """A local step: of a peer, by its number, its n-th from 1, from x of shape (d,) to a new vector; x is left as it is."""
@@ -48,7 +50,7 @@ class Traffic:
     def count(self, vector: Vector) -> None:
         """Add one message."""
         self.messages += 1
-        self.numbers += vector.size
+        self.numbers += len(vector)
         self.bits += 8 * vector.nbytes
 
 
@@ -115,6 +117,17 @@ class Peer(ABC):
         PeerLost
             If it will not come, and nothing can be done.
         """
+
+    async def receive_all(self, sources: Sequence[int], like: Vector, step: int = 0) -> list[Vector]:
+        """Wait for a vector of each of these peers, as :meth:`receive` does; those that come, in the peers' order.
+
+        Who receives from several in a step asks for all of them at once: some messages wait for their receivers.
+        """
+        received = []
+        for source in sources:
+            with suppress(Missed):
+                received.append(await self.receive(source, like, step))
+        return received
 
     def note(self, step: int, held: Held) -> None:
         """Tell what the peer holds after a step; algorithms call it once a step."""

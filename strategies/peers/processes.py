@@ -30,11 +30,17 @@ POLL_SECONDS = 0.05
 
 
 def run_processes(
-    system: PeerSystem, local_step: LocalStep, initial: Vector, steps: int, timeout_s: float = 60.0
+    system: PeerSystem,
+    local_step: LocalStep,
+    initial: Vector,
+    steps: int,
+    timeout_s: float = 60.0,
+    device: str | None = None,
 ) -> PeersRun:
-    """Run a system on p processes of this machine; parameters as of :func:`strategies.peers.simulated.run_simulated`.
+    """Run a system on p processes of this machine.
 
-    The iterates are those of a simulation without jitter, to the bit. System and step must be picklable.
+    Parameters are those of :func:`strategies.peers.simulated.run_simulated` and :func:`start_peers`; system and step
+    must be picklable. The iterates are those of a simulation without jitter, to the bit.
 
     Raises
     ------
@@ -47,12 +53,16 @@ def run_processes(
         raise ValueError(f"initial has shape {initial.shape}: accepted: (p, d), where each of p peers begins")
     check_peers(len(initial))
     system.check(len(initial))
-    told = start_peers(partial(_run, system, initial, steps), local_step, len(initial), timeout_s)
+    told = start_peers(partial(_run, system, initial, steps), local_step, len(initial), timeout_s, device)
     return PeersRun([held for held, _, _ in told], [traffic for _, traffic, _ in told], [end for _, _, end in told])
 
 
 def start_peers(
-    work: Callable[[CollectivePeer], T], local_step: LocalStep, peers: int, timeout_s: float = 60.0
+    work: Callable[[CollectivePeer], T],
+    local_step: LocalStep,
+    peers: int,
+    timeout_s: float = 60.0,
+    device: str | None = None,
 ) -> list[T]:
     """Start processes that join each other and do the same work, each as a peer of its own.
 
@@ -69,6 +79,8 @@ def start_peers(
         How many, >= 2.
     timeout_s : float, default 60
         How long a peer waits for another (s), > 0.
+    device : {"cuda", "cpu"}, optional
+        As of :func:`~strategies.peers.collective.joined`; of several GPUs each peer takes the next.
 
     Returns
     -------
@@ -86,7 +98,7 @@ def start_peers(
     pipes = [multiprocessing.get_context("spawn").Pipe(duplex=False) for _ in range(peers)]
     ours, theirs = [ours for ours, _ in pipes], [theirs for _, theirs in pipes]
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
-        given = (peers, folder, theirs, work, local_step, timeout_s)
+        given = (peers, folder, theirs, work, local_step, timeout_s, device)
         context: ProcessContext = start_processes(_peer, given, peers, join=False, daemon=True)  # type: ignore[no-untyped-call]
         try:
             for end in theirs:
@@ -129,6 +141,7 @@ def _peer(
     work: Callable[[CollectivePeer], object],
     step: LocalStep,
     timeout_s: float,
+    device: str | None,
 ) -> None:
     """What one process does."""
     for other, end in enumerate(ends):
@@ -136,7 +149,11 @@ def _peer(
             end.close()
     torch.set_num_threads(1)
     meeting = Path(folder, "meeting").as_uri()
-    with joined(step, timeout_s, meeting=meeting, number=number, peers=peers) as peer:
+    own = None if device is None else torch.device(device)
+    if own is not None and own.type == "cuda":
+        own = torch.device("cuda", number % torch.cuda.device_count())
+        torch.cuda.set_device(own)
+    with joined(step, timeout_s, meeting=meeting, number=number, peers=peers, device=own) as peer:
         told = work(peer)
     ends[number].send(told)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
-
-import numpy as np
 
 from strategies.peers.peer import Held, Peer, Vector, check_peers, held_model
 
@@ -46,7 +45,7 @@ async def ring_mean(peer: Peer, vector: Vector, step: int = 0) -> Vector:
        Parallel and Distributed Computing 69 (2), 2009.
     """
     p, k = len(peer.present), peer.present.index(peer.number)
-    total = vector.copy()
+    total = deepcopy(vector)
     cuts = [len(total) * part // p for part in range(p + 1)]
     parts = [total[begin:end] for begin, end in pairwise(cuts)]  # views of `total`
     for turn in range(p - 1):
@@ -62,9 +61,9 @@ async def ring_mean(peer: Peer, vector: Vector, step: int = 0) -> Vector:
 async def _pass_on(peer: Peer, part: Vector, like: Vector, step: int) -> Vector | None:
     """Send to the next peer and receive from the one before; parts without numbers (d < p) are no messages."""
     ring, place = peer.present, peer.present.index(peer.number)
-    if part.size:
+    if len(part):
         peer.send(ring[(place + 1) % len(ring)], part, step)
-    return await peer.receive(ring[place - 1], like, step) if like.size else None
+    return await peer.receive(ring[place - 1], like, step) if len(like) else None
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,6 @@ class RingAllReduce:
         """Take these steps."""
         x = held_model(held)
         for step in steps:
-            x = x + await ring_mean(peer, np.asarray(await peer.step(x, step) - x), step)
+            x = x + await ring_mean(peer, await peer.step(x, step) - x, step)
             peer.note(step, Held(x))
         return Held(x)

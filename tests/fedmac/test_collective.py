@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from fedmac.engines import collective
+from fedmac.engines.collective import check_backend, where_vectors_lie
+from fedmac.engines.superlink import EngineError
 from fedmac.record import read_rounds
 from fedmac.runs import run
 from fedmac.scenario import Scenario
+from fedmac.scenario_errors import ScenarioError
 from tests.fedmac.small_scenario import write
 from tests.killer import Killed, Killer
 
@@ -31,6 +38,9 @@ SMALL: dict[str, Any] = {
         {"name": "elastic", "strategy": {"name": "elastic-averaging", "every": 2}},
     ],
 }
+
+CPU = {"device": "cpu"}
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_processes_come_to_the_simulated_model_to_the_bit_also_where_a_run_was_cut_off(tmp_path: Path) -> None:
@@ -59,6 +69,76 @@ def test_processes_come_to_the_simulated_model_to_the_bit_also_where_a_run_was_c
         clocks = [record["clock_s"] for record in here[1:]]
         assert clocks == sorted(clocks)
         assert 0 < here[-1]["compute_s"] < here[-1]["clock_s"]
+
+
+TENSORS = """
+import os
+import sys
+import torch
+from fedmac import learn_collective
+from fedmac.engines import collective
+
+if "--resume" not in sys.argv:  # process 1 is gone in the sixth step of the second variant
+    train = learn_collective.CollectivePart.step
+
+    def step(part, peer, step, x):
+        if part.config["variant"] == "gossip" and (peer, step) == (1, 6):
+            os._exit(9)
+        return train(part, peer, step, x)
+
+    learn_collective.CollectivePart.step = step
+collective.where_vectors_lie = lambda scenario: torch.device("cpu")
+sys.exit(collective.main())
+"""
+
+
+def test_vectors_that_are_tensors_come_to_the_same_models_also_resumed(tmp_path: Path) -> None:
+    """As between GPUs, here on the CPU: messages are exchanged in batches, and training is given tensors."""
+    scenario = copy.deepcopy(SMALL) | {"rounds": 12, "engine": {"workers": 1, "checkpoint_every": 4}}
+    run(Scenario.load(scenario), out=tmp_path / "local", report=False)
+    script = tmp_path / "tensors.py"
+    script.write_text(TENSORS, encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", str(script)]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    words = [*launch, str(write(tmp_path, scenario)), "--out", str(tmp_path / "real")]
+    for more in ([], ["--resume"]):
+        done = subprocess.run(
+            [*words, *more], env=environment, timeout=200, check=False, capture_output=True, text=True
+        )
+        assert "models go by gloo" in done.stdout
+        assert (done.returncode == 0) == bool(more), done.stderr
+    for name in ("ring", "gossip", "elastic"):
+        models = [load_file(tmp_path / kind / name / "model.safetensors") for kind in ("local", "real")]
+        assert all(np.array_equal(models[0][key], models[1][key]) for key in models[0]), name
+        there, here = (read_rounds(tmp_path / kind / name / "rounds.jsonl") for kind in ("local", "real"))
+        assert here[0]["backend"] == "gloo"
+        assert here[-1]["bits_per_device_mean"] == there[-1]["bits_per_device_mean"]
+        assert here[-1]["consensus_distance"] == there[-1]["consensus_distance"]
+
+
+def test_nccl_without_gpus_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    scenario = SMALL | {"engine": {"kind": "collective", "backend": "nccl"}, "training": SMALL["training"] | CPU}
+    with pytest.raises(EngineError, match=r'engine.backend = "nccl": training is not on GPUs; accepted: .* or "gloo"'):
+        run(Scenario.load(scenario), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_nccl_with_fewer_gpus_than_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    scenario = Scenario.load(SMALL | {"engine": {"kind": "collective", "backend": "nccl"}})
+    with pytest.raises(EngineError, match=r'"nccl": 3 processes, GPUs here: 2; accepted: a GPU for each process'):
+        check_backend(scenario)
+    assert where_vectors_lie(scenario) == torch.device("cuda", 1)
+    for other in ({"engine": {"kind": "collective", "backend": "gloo"}}, {"training": SMALL["training"] | CPU}):
+        assert where_vectors_lie(Scenario.load(SMALL | other)) is None
+
+
+def test_a_backend_is_the_collective_engines_alone() -> None:
+    with pytest.raises(ScenarioError, match=r"engine.backend"):
+        Scenario.load(SMALL | {"engine": {"backend": "gloo"}})
 
 
 def test_another_number_of_processes_than_of_peers_is_refused(

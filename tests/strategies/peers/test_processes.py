@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 
 from strategies.peers.collective import CollectivePeer, joined, run_as_peer
 from strategies.peers.elastic_averaging import ElasticAveraging
@@ -22,41 +24,65 @@ from strategies.peers.ring_all_reduce import RingAllReduce
 from strategies.peers.simulated import run_simulated
 from tests.strategies.peers.quadratics import apart, no_step, noisy_step
 
-PEERS, SIZE, STEPS = 3, 7, 6
+SIZE, STEPS = 7, 6
+GPUS = torch.cuda.device_count()
 MODES: tuple[Mode, ...] = ("push", "pull", "symmetric")
 
 
-def systems() -> list[PeerSystem]:
+def systems(peers: int) -> list[PeerSystem]:
     """All of them."""
-    gossip: list[PeerSystem] = [Gossip(ring(PEERS), mode, every=2, seed=4) for mode in MODES]
-    return [RingAllReduce(), *gossip, ElasticAveraging(every=2), ElasticAveraging(server=True)]
+    gossip: list[PeerSystem] = [Gossip(ring(peers), mode, every=2, seed=4) for mode in MODES]
+    elastic: list[PeerSystem] = [ElasticAveraging(every=2), *[ElasticAveraging(server=True)] * (peers > 2)]
+    return [RingAllReduce(), *gossip, *elastic]
 
 
-def run_all(peer: CollectivePeer) -> tuple[list[Held], int, Vector]:
-    """All systems one after the other, what was sent, and the end of a run with large vectors."""
-    held = [
-        run_as_peer(system, peer, Held(apart(PEERS, SIZE)[peer.number]), range(1, STEPS + 1)) for system in systems()
-    ]
+def noisy_step_anywhere(peer: int, step: int, x: Vector) -> Vector:
+    """:func:`noisy_step` of a vector that may be a tensor."""
+    if isinstance(x, np.ndarray):
+        return noisy_step(peer, step, x)
+    given = cast("torch.Tensor", x)
+    return cast("Vector", torch.from_numpy(noisy_step(peer, step, given.numpy(force=True))).to(given.device))
+
+
+def run_all(peer: CollectivePeer) -> tuple[list[Held], int, Vector, str]:
+    """All systems one after the other, what was sent, the end of a run with large vectors, and what carried them."""
+    begins = Held(apart(peer.peers, SIZE)[peer.number])
+    held = [run_as_peer(system, peer, begins, range(1, STEPS + 1)) for system in systems(peer.peers)]
     numbers = peer.traffic.numbers
     # Far more than fits into the buffers between two processes, so that sending cannot end before receiving begins.
     large = np.full(200_000, float(peer.number), dtype=np.float32)
     mean = run_as_peer(RingAllReduce(), peer, Held(large), range(1, 3)).model
-    gossiped = run_as_peer(Gossip(ring(PEERS), "pull"), peer, Held(large), range(1, 13)).model
+    gossiped = run_as_peer(Gossip(ring(peer.peers), "pull"), peer, Held(large), range(1, 13)).model
     assert mean is not None
     assert gossiped is not None
-    return held, numbers, mean[:3] + gossiped[-1]
+    return held, numbers, mean[:3] + gossiped[-1], peer.messages.backend
 
 
-def test_processes_and_simulated_peers_give_equal_iterates() -> None:
-    told = start_peers(run_all, noisy_step, PEERS, timeout_s=60)
-    runs = [run_simulated(system, noisy_step, apart(PEERS, SIZE), STEPS) for system in systems()]
+@pytest.mark.parametrize(
+    ("device", "backend", "peers"),
+    [
+        pytest.param(None, "gloo", 3, id="arrays"),
+        pytest.param("cpu", "gloo", 3, id="tensors"),
+        pytest.param(
+            "cuda",
+            "nccl",
+            min(GPUS, 4),
+            id="GPUs",
+            marks=pytest.mark.skipif(GPUS < 2, reason="needs two GPUs"),
+        ),
+    ],
+)
+def test_processes_and_simulated_peers_give_equal_iterates(device: str | None, backend: str, peers: int) -> None:
+    told = start_peers(run_all, noisy_step_anywhere, peers, timeout_s=60, device=device)
+    runs = [run_simulated(system, noisy_step, apart(peers, SIZE), STEPS) for system in systems(peers)]
     for number, run in enumerate(runs):
-        for peer in range(PEERS):
+        for peer in range(peers):
             for one, other in zip(told[peer][0][number], run.held[peer], strict=True):
-                np.testing.assert_array_equal(one, other, err_msg=f"{systems()[number]}, peer {peer}")
-    for peer in range(PEERS):
+                np.testing.assert_array_equal(one, other, err_msg=f"{systems(peers)[number]}, peer {peer}")
+    for peer in range(peers):
         assert told[peer][1] == sum(run.traffic[peer].numbers for run in runs)
         assert np.isfinite(told[peer][2]).all()
+        assert told[peer][3] == backend
 
 
 TORCHRUN = """
@@ -102,9 +128,10 @@ def step_that_hangs(peer: int, step: int, x: Vector) -> Vector:
     return x
 
 
-def test_a_peer_that_hangs_is_an_error_once_the_time_is_over() -> None:
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_a_peer_that_hangs_is_an_error_once_the_time_is_over(device: str | None) -> None:
     with pytest.raises(PeerLost, match=r"peer 1 is gone, or did not answer peer 0 within 2 s"):
-        run_processes(RingAllReduce(), step_that_hangs, apart(2, SIZE), 5, timeout_s=2)
+        run_processes(RingAllReduce(), step_that_hangs, apart(2, SIZE), 5, timeout_s=2, device=device)
 
 
 def test_peers_that_never_join_are_an_error(tmp_path: Path) -> None:
