@@ -2,11 +2,11 @@
 
 ``null``: 10,000 devices whose steps take about a second each, with jitter, over 10 Gbit/s links that share a server of
 100 Gbit/s, answer messages without a model until a million events are worked through. What is timed is the engine: no
-strategy, each reply is answered with the next message. ``system``: the same with the asynchronous server around a
-model of one number. ``training``: the MLP of ``bare_loop.py`` on 100 devices of 50 samples, one epoch a message, in
-turns: on the local engine in place, as it trains for strategies that need only a mean, by its messages, and behind the
-clock; then whole runs of five rounds, of FedAvg on the local engine and of the synchronous and the asynchronous server
-on the clock.
+strategy, each reply is answered with the next message. ``system``: the same with a server around a model of one number
+(``--system``, the asynchronous one by default). ``training``: the MLP of ``bare_loop.py`` on 100 devices of 50
+samples, one epoch a message, in turns: on the local engine in place, as it trains for strategies that need only a mean,
+by its messages, and behind the clock; then whole runs of five rounds, of FedAvg on the local engine and of the
+synchronous and the asynchronous server on the clock.
 
 Times are CPU seconds of this process (``time.process_time``), so that other work on the machine does not count, with
 wall seconds beside them.
@@ -48,12 +48,21 @@ from fedmac.engines.local import FIRST_NODE, LocalGrid
 from fedmac.logs import quiet_flower
 from strategies.over_the_air import OverTheAir
 from strategies.systems.asynchronous import Asynchronous
+from strategies.systems.fedbuff import FedBuff
 from strategies.systems.server_system import ServerSystem
+from strategies.systems.stale_synchronous import StaleSynchronous
 from strategies.systems.synchronous import Synchronous
 from tests.answering_grid import AnsweringGrid
 
 ROUNDS = 5
 """Of a whole run."""
+
+SYSTEMS: dict[str, Callable[..., ServerSystem]] = {
+    "synchronous": Synchronous,
+    "asynchronous": Asynchronous,
+    "stale-synchronous": StaleSynchronous,
+    "fedbuff": FedBuff,
+}
 
 
 def sent_back(message: Message) -> Message:
@@ -82,12 +91,12 @@ def null(devices: int, events: int) -> dict[str, float]:
     return _spent(grid, start, wall)
 
 
-def system(devices: int, events: int) -> dict[str, float]:
-    """With the asynchronous server."""
+def system(devices: int, events: int, name: str) -> dict[str, float]:
+    """With a server."""
     grid = clock_around(AnsweringGrid(devices, sent_back), devices, 1.0)
     rounds = max(1, events // (2 * devices))  # an arrival is two events
     start, wall = time.process_time(), time.perf_counter()
-    Asynchronous().start(grid, ArrayRecord({"x": Array(np.zeros(1))}), num_rounds=rounds, timeout=1e9)
+    SYSTEMS[name](devices=devices).start(grid, ArrayRecord({"x": Array(np.zeros(1))}), num_rounds=rounds, timeout=1e9)
     return _spent(grid, start, wall)
 
 
@@ -169,12 +178,15 @@ def main() -> None:
     parser.add_argument("what", choices=("null", "system", "training"))
     parser.add_argument("--devices", type=int, help="devices (10,000; training: 100)")
     parser.add_argument("--events", type=int, default=1_000_000, help="events to work through (1,000,000)")
+    parser.add_argument("--system", choices=SYSTEMS, default="asynchronous", help="of system: the server's kind")
     parser.add_argument("--samples", type=int, default=50, help="of training: samples of a device (50)")
     given = parser.parse_args()
     if given.what == "training":
         figures = training(given.devices or 100, given.samples)
+    elif given.what == "system":
+        figures = system(given.devices or 10_000, given.events, given.system)
     else:
-        figures = {"null": null, "system": system}[given.what](given.devices or 10_000, given.events)
+        figures = null(given.devices or 10_000, given.events)
     print(json.dumps({"benchmark": given.what, **figures}))
 
 

@@ -294,7 +294,7 @@ def perform_scenario(
     check_sinks(sinks)
     check_names(scenario, only)
     check_folder(out, scenario, overwrite=overwrite, resume=resume)
-    check_engine(scenario)
+    check_engine(scenario, only)
     with quiet_flower():
         rehearse(scenario)
         with _alone_in(out):

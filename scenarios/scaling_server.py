@@ -86,7 +86,7 @@ class QuietRun(ServerRun):
         return message  # type: ignore[no-any-return]
 
     def _take(self, reply: Any) -> None:
-        work = self.working.pop(id_of(reply.number))
+        work = self.working.take(id_of(reply.number))
         self.quickest = min(self.quickest, self.now - work.begun)
         self._idle.append(work.node)
         staleness = self.version - work.version

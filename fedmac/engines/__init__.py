@@ -21,8 +21,8 @@ ENGINES = {
 """Engines by name, with a line for `fedmac list`."""
 
 
-def check_engine(scenario: Scenario) -> None:
-    """Refuse an engine that cannot be used, before anything is written.
+def check_engine(scenario: Scenario, only: Sequence[str] = ()) -> None:
+    """Refuse an engine that cannot be used, before anything is written; `only` are variants to run, all if empty.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def check_engine(scenario: Scenario) -> None:
     if scenario.engine.kind == "collective":
         from fedmac.engines.collective import check_backend
 
-        check_backend(scenario)
+        check_backend(scenario, only)
     if scenario.engine.kind == "deployment":
         from fedmac.engines.deployment import answering, superlink_at, wait_for_devices
 

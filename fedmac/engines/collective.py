@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from fedmac.engines.superlink import EngineError
 from fedmac.scenario_errors import ScenarioError
 
 if TYPE_CHECKING:
-    from fedmac.scenario import Scenario
+    from fedmac.scenario import Scenario, Variant
     from fedmac.session import Job
     from strategies.peers.collective import CollectivePeer
     from strategies.peers.peer import Vector
@@ -74,7 +75,7 @@ def run_collectively(out: Path, jobs: Sequence[Job], only: Sequence[str], on_pol
             _stop(process)
     on_poll()
     if process.returncode:
-        raise EngineError(f"{_last_words(out / LOG, start)}; see {out / LOG}")
+        raise EngineError(f"{last_words(out / LOG, start)}; see {out / LOG}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,7 +112,8 @@ def _take_part(given: argparse.Namespace) -> None:
     number, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     scenario = Scenario.load(given.scenario, {"engine.kind": "collective"})
     out = Path(given.out or Path("runs") / scenario.name).absolute()
-    for variant in scenario.resolve():
+    variants = variants_to_run(scenario, given.only)
+    for variant in variants:
         if (peers := count_peers(variant.scenario)) != world:
             raise EngineError(
                 f'data.devices: variant "{variant.name}" has {peers} peers, but torchrun has started {world} '
@@ -119,7 +121,7 @@ def _take_part(given: argparse.Namespace) -> None:
             )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    device = where_vectors_lie(scenario)
+    device = where_vectors_lie(variants)
     if number == 0 and not given.prepared:
         rehearse(scenario)
     local_step, seconds = _StepOfJob(), scenario.engine
@@ -127,10 +129,9 @@ def _take_part(given: argparse.Namespace) -> None:
         if scenario.engine.backend == "nccl" and peer.messages.backend != "nccl":
             raise EngineError(_no_nccl(str(peer.why_host)))
         if number:
-            _follow_all(scenario, given.only, peer, local_step)
+            _follow_all(variants, peer, local_step)
             return
-        if device is not None:
-            print(f"models go by {peer.messages.backend}" + (f": {peer.why_host}" if peer.why_host else ""))
+        print(f"models go by {peer.messages.backend}" + (f": {peer.why_host}" if peer.why_host else ""))
         if not given.prepared:
             prepare(out, scenario, overwrite=given.overwrite, resume=given.resume, only=given.only)
         for job in plan(scenario, out, given.only):
@@ -142,15 +143,21 @@ def _take_part(given: argparse.Namespace) -> None:
         write_report(out)
 
 
-def where_vectors_lie(scenario: Scenario) -> torch.device | None:
-    """This process's GPU, if all that the scenario has to run trains there; None for the host's memory."""
-    devices = {compute_device(variant.scenario.training.device).type for variant in scenario.resolve()}
-    if scenario.engine.backend == "gloo" or devices != {"cuda"}:
+def variants_to_run(scenario: Scenario, only: Sequence[str]) -> list[Variant]:
+    """Those that `only` names; all if it is empty."""
+    return [variant for variant in scenario.resolve() if not only or variant.name in only]
+
+
+def where_vectors_lie(variants: Sequence[Variant]) -> torch.device | None:
+    """This process's GPU if all variants train on it; None for the host's memory."""
+    if not _use_gpus(variants):
         return None
-    return torch.device("cuda", torch.cuda.current_device())
+    current = torch.cuda.current_device()
+    devices = {compute_device(variant.scenario.training.device) for variant in variants}
+    return torch.device("cuda", current) if all(one.index in (None, current) for one in devices) else None
 
 
-def check_backend(scenario: Scenario) -> None:
+def check_backend(scenario: Scenario, only: Sequence[str] = ()) -> None:
     """Refuse NCCL where the processes that are started here cannot use it.
 
     Raises
@@ -162,11 +169,19 @@ def check_backend(scenario: Scenario) -> None:
 
     if scenario.engine.backend != "nccl":
         return
-    gpus, processes = torch.cuda.device_count(), max(count_peers(one.scenario) for one in scenario.resolve())
-    if where_vectors_lie(scenario) is None:
+    variants = variants_to_run(scenario, only)
+    if not _use_gpus(variants):
         raise EngineError(_no_nccl("training is not on GPUs"))
+    gpus, processes = torch.cuda.device_count(), max(count_peers(one.scenario) for one in variants)
     if gpus < processes:
         raise EngineError(_no_nccl(f"{processes} processes, GPUs here: {gpus}"))
+
+
+def _use_gpus(variants: Sequence[Variant]) -> bool:
+    return all(
+        one.scenario.engine.backend != "gloo" and compute_device(one.scenario.training.device).type == "cuda"
+        for one in variants
+    )
 
 
 def _no_nccl(why: str) -> str:
@@ -189,13 +204,11 @@ def _lead(job: Job, peer: CollectivePeer, local_step: _StepOfJob) -> None:
     carry_out(job, workplace, lambda task: lead_collective(task, part), lambda _record: None)
 
 
-def _follow_all(scenario: Scenario, only: Sequence[str], peer: CollectivePeer, local_step: _StepOfJob) -> None:
+def _follow_all(variants: Sequence[Variant], peer: CollectivePeer, local_step: _StepOfJob) -> None:
     from fedmac.build_devices import build_workplace
     from fedmac.learn_collective import CollectivePart, follow_collective
 
-    for variant in scenario.resolve():
-        if only and variant.name not in only:
-            continue
+    for variant in variants:
         for seed in range(variant.scenario.seed, variant.scenario.seed + variant.scenario.seeds):
             part = CollectivePart(variant, seed, peer, build_workplace(variant.scenario, seed))
             local_step.step = part.step
@@ -225,11 +238,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def _last_words(log: Path, start: int) -> str:
-    """Why the processes ended, as the first of them said."""
-    said = log.read_bytes()[start:].decode("utf-8", "replace").splitlines()
-    ours = [line.removeprefix("fedmac: ") for line in said if line.startswith("fedmac: ")]
-    return ours[0] if ours else "the processes ended without a reason"
+def last_words(log: Path, start: int) -> str:
+    """Why the processes ended, as the first of them said, or else which of them was the first, as torchrun says."""
+    said = log.read_bytes()[start:].decode("utf-8", "replace")
+    if ours := re.search(r"^fedmac: (.*)", said, re.MULTILINE):
+        return ours[1]
+    first = re.search(r"first observed failure.*?rank\s*: (\d+).*?exitcode\s*: (-?\d+)", said, re.DOTALL)
+    return f"process {first[1]} ended with exit code {first[2]}" if first else "the processes ended without a reason"
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from strategies.peers.messages import DeviceMessages, HostMessages, Messages, arrays_held, first_line, waiting_for
-from strategies.peers.own_devices import agree_on_devices
+from strategies.peers.messages import DeviceMessages, HostMessages, Messages, arrays_held, cause, waiting_for
+from strategies.peers.own_devices import own_device, why_not_all
 from strategies.peers.peer import Held, LocalStep, Peer, PeerLost, PeerSystem, Vector
 
 
@@ -143,11 +143,12 @@ def joined(
     try:
         dist.init_process_group("gloo", init_method=meeting, rank=number, world_size=peers, timeout=limit)
     except RuntimeError as error:
-        raise PeerLost(f"not all peers joined within {join_s:g} s ({first_line(error)})") from error
+        raise PeerLost(f"not all peers joined within {join_s:g} s ({cause(error)})") from error
     try:
         number, peers = dist.get_rank(), dist.get_world_size()
+        own = own_device(number, device)
         with waiting_for([], number, join_s):
-            why_host = agree_on_devices(device)
+            why_host = why_not_all(own)
         host = HostMessages(number, peers, timeout_s)
         on_device = None if why_host or device is None else DeviceMessages(number, peers, timeout_s, device)
         peer = CollectivePeer(local_step, host, on_device, on_step, why_host)

@@ -20,8 +20,8 @@ class ElasticAveraging:
 
     both from the :math:`x_k` and c of before, b = beta / p with p workers [1]_; in the steps between there is no
     spring. The centre c is the model that comes out; it begins at its keeper's vector. The other workers send
-    :math:`x_k`, and step while c comes, which waits for all replicas of the exchange before, not of this one. A replica
-    or a centre that does not come is left out of the sum, or pulls nobody.
+    :math:`x_k`, and step while c comes (over NCCL before it comes), which waits for all replicas of the exchange
+    before, not of this one. A replica or a centre that does not come is left out of the sum, or pulls nobody.
 
     Parameters
     ----------

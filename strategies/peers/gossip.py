@@ -24,8 +24,9 @@ class Gossip:
     once, in disjoint pairs [1]_, [2]_.
 
     Symmetric gossip keeps the replicas' mean; pull keeps it in expectation, and so does push where all peers stand
-    alike in the graph (complete, ring, torus). There is no barrier: a peer waits only for those from which it receives,
-    until they have taken the same step. An exchange with one that is gone, or whose message is lost, is skipped.
+    alike in the graph (complete, ring, torus). There is no barrier: a peer waits only for those from which it receives
+    (over NCCL for those to which it sends, too), until they have taken the same step. An exchange with one that is
+    gone, or whose message is lost, is skipped.
 
     Parameters
     ----------

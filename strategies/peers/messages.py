@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, cast
 
@@ -19,6 +20,9 @@ from strategies.peers.peer import Held, PeerLost, Vector
 
 MOST_UNDER_WAY = 8
 """Messages on their way to one peer before sending the next waits for the oldest of them."""
+
+LOOK_SECONDS = 50e-6
+"""Between two looks whether NCCL is done."""
 
 
 class Messages(ABC):
@@ -153,8 +157,8 @@ class DeviceMessages(Messages):
         super().__init__(number, peers, timeout_s)
         self._device = device
         self._waiting: list[tuple[int, Tensor]] = []
-        # Without this PyTorch ends a process whose message takes too long, before that can say whose it was.
-        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+        # torchrun asks PyTorch to end a process whose message takes too long, before that can say whose it was.
+        os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"
         if device.type == "cuda":
             self.backend = "nccl"
         self._group: Any = dist.new_group(backend=self.backend, timeout=self._limit)
@@ -164,7 +168,10 @@ class DeviceMessages(Messages):
         hello, others = self.vector(torch.zeros(1)), [other for other in range(self.peers) if other != self.number]
         for other in others:
             self.send(other, hello)
-        self.receive(others, hello)
+        try:
+            self.receive(others, hello)
+        except PeerLost as lost:
+            raise PeerLost(f"the devices could not be connected by {self.backend}: {lost}") from lost
 
     def vector(self, numbers: Tensor) -> Vector:
         """A copy on the GPU."""
@@ -177,15 +184,13 @@ class DeviceMessages(Messages):
     def receive(self, sources: Sequence[int], like: Vector) -> list[Vector]:
         """Send what waits, and receive, in one batch."""
         received = [(source, torch.empty_like(cast("Tensor", like))) for source in sources]
-        sent, self._waiting = self._waiting, []
-        self._exchange(sent, received)
+        self._exchange(received)
         return [cast("Vector", tensor) for _, tensor in received]
 
     def end_step(self) -> None:
         """Send what waits."""
         if self._waiting:
-            sent, self._waiting = self._waiting, []
-            self._exchange(sent, [])
+            self._exchange([])
 
     def finish(self) -> None:
         """Send what waits."""
@@ -193,16 +198,37 @@ class DeviceMessages(Messages):
 
     def abort(self) -> None:
         """Give up what is under way: NCCL would wait for peers that are gone."""
-        self._group.abort()
+        with suppress(RuntimeError):
+            self._group.abort()
 
-    def _exchange(self, sent: Sequence[tuple[int, Tensor]], received: Sequence[tuple[int, Tensor]]) -> None:
-        """Send and receive all of these, and wait until that is done."""
+    def _exchange(self, received: Sequence[tuple[int, Tensor]]) -> None:
+        """Send what waits and receive these, and wait until that is done."""
+        sent, self._waiting = self._waiting, []
         operations = [dist.P2POp(dist.isend, tensor, to, self._group) for to, tensor in sent]
         operations += [dist.P2POp(dist.irecv, tensor, source, self._group) for source, tensor in received]
         others = sorted({other for other, _ in (*sent, *received)})
         with waiting_for(others, self.number, self.timeout_s):
             for work in dist.batch_isend_irecv(operations):
-                work.wait(self._limit)
+                if self.backend == "nccl":
+                    look_until_done(work, self.timeout_s)
+                else:
+                    work.wait(self._limit)
+
+
+def look_until_done(work: dist.Work, timeout_s: float) -> None:
+    """Wait for NCCL: with a time-out its own ``wait`` would look every ten milliseconds only.
+
+    Raises
+    ------
+    RuntimeError
+        If it has failed, or is not done in time.
+    """
+    until = time.monotonic() + timeout_s
+    while not work.is_completed():
+        if time.monotonic() >= until:
+            raise RuntimeError("NCCL has not carried the messages")
+        time.sleep(LOOK_SECONDS)
+    work.wait()
 
 
 @contextmanager
@@ -214,12 +240,14 @@ def waiting_for(others: Sequence[int], number: int, timeout_s: float) -> Iterato
         names = ", ".join(str(other) for other in others)
         who = {0: "a peer", 1: f"peer {names}"}.get(len(others), f"one of the peers {names}")
         reason = f"{who} is gone, or did not answer peer {number} within {timeout_s:g} s"
-        raise PeerLost(f"{reason} ({first_line(error)})") from error
+        raise PeerLost(f"{reason} ({cause(error)})") from error
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what went wrong below, without where."""
-    return str(error).partition("\n")[0].rpartition("] ")[2][:200]
+def cause(error: BaseException) -> str:
+    """What went wrong below: the first line, without where, and NCCL's last one."""
+    first, _, rest = str(error).partition("\n")
+    last = rest.rpartition("Last error:")[2].strip().partition("\n")[0] if "Last error:" in rest else ""
+    return "; ".join(line[:200] for line in (first.rpartition("] ")[2], last) if line)
 
 
 def arrays_held(held: Held) -> Held:

@@ -18,11 +18,12 @@ class Own(NamedTuple):
 def own_device(number: int, device: torch.device | None) -> Own:
     """What this process has; every process is taken to have a CPU of its own."""
     if device is None:
-        return Own(None, f"peer {number} has no GPU")
+        return Own(None, f"peer {number} uses no GPU")
     if device.type == "cpu":
         return Own(f"cpu {number}")
     if not dist.is_nccl_available():
         return Own(None, f"the PyTorch of peer {number} has no NCCL")
+    torch.zeros(1, device=device)  # a GPU that cannot be used fails here, and not while the others connect to it
     return Own(str(torch.cuda.get_device_properties(device).uuid))
 
 
@@ -44,8 +45,8 @@ def why_shared(all_own: list[Own]) -> str | None:
     return None
 
 
-def agree_on_devices(device: torch.device | None) -> str | None:
-    """:func:`why_shared`, told to all processes of the group; all have to ask."""
+def why_not_all(own: Own) -> str | None:
+    """:func:`why_shared` of all processes of the group, which all have to ask."""
     told: list[Own | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(told, own_device(dist.get_rank(), device))
-    return why_shared([own for own in told if own is not None])
+    dist.all_gather_object(told, own)
+    return why_shared([each for each in told if each is not None])

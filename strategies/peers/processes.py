@@ -40,7 +40,7 @@ def run_processes(
     """Run a system on p processes of this machine.
 
     Parameters are those of :func:`strategies.peers.simulated.run_simulated` and :func:`start_peers`; system and step
-    must be picklable. The iterates are those of a simulation without jitter, to the bit.
+    must be picklable. The iterates are those of a simulation without jitter, on CPUs to the bit.
 
     Raises
     ------

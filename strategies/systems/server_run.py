@@ -20,7 +20,7 @@ from strategies.systems.round_figures import RoundFigures
 from strategies.systems.server_system import Figures, ServerSystem
 from strategies.systems.timed import Standstill
 from strategies.systems.update import read_update
-from strategies.systems.work import Work, kept_work, work_from
+from strategies.systems.work import AtWork, Work, kept_work, work_from
 from strategies.systems.worker_trust import WorkerTrust
 from strategies.wire import Wire
 
@@ -58,8 +58,8 @@ class ServerRun:
         p.
     nodes : set of int
         Who is connected.
-    working : dict of str to Work
-        By the id of the message, in the order in which they were sent.
+    working : AtWork
+        What workers are at.
     waiting : set of int
         Idle workers that may not begin yet.
     out : set of int
@@ -84,7 +84,7 @@ class ServerRun:
         self.round = 0
         self.replies = 0
         self.nodes: set[int] = set()
-        self.working: dict[str, Work] = {}
+        self.working = AtWork()
         self.waiting: set[int] = set()
         self.out: set[int] = set()
         self.trust = WorkerTrust(system.trust, system.numbers)
@@ -158,8 +158,7 @@ class ServerRun:
 
     def may_still_come(self) -> int:
         """How many updates for the present round are being worked at, or about to be."""
-        at_work = sum(work.round == self.round for work in self.working.values())
-        return at_work + sum(self.system.may_begin(self, node) for node in self._idle)
+        return self.working.of_round[self.round] + sum(self.system.may_begin(self, node) for node in self._idle)
 
     def too_long(self, updates: Mapping[int, Vector]) -> list[int]:
         """Nodes whose updates, accepted in this round, are beyond belief beside each other; they count as refused."""
@@ -190,7 +189,8 @@ class ServerRun:
             self.wire.count(messages, ())
         ids = list(self.grid.push_messages(messages))
         for node, message_id in zip(chosen, ids, strict=True):
-            self.working[message_id] = Work(node, self._steps[node], self.version, self.round, self.now, self.x)
+            work = Work(node, self._steps[node], self.version, self.round, self.now, self.x)
+            self.working.add(message_id, work)
             self._order.append(message_id)
 
     def _leave_out(self) -> None:
@@ -235,7 +235,8 @@ class ServerRun:
         self.replies += 1
         if self.mailbox.timed is None:
             self.wire.count((), [reply])
-        work = self.working.pop(reply.metadata.reply_to_message_id, None)
+        answered = reply.metadata.reply_to_message_id
+        work = self.working.take(answered) if answered in self.working else None
         if work is None or (reply.has_content() and reply.metadata.src_node_id != work.node):
             self.figures.strays += 1
             return
@@ -265,7 +266,7 @@ class ServerRun:
 
     def _give_up_the_silent(self) -> None:
         while self._next_silent() <= self.now:
-            work = self.working.pop(self._order.popleft())
+            work = self.working.take(self._order.popleft())
             self._go_without(Failure(work.node, f"no reply in {self.timeout:g} s", NO_REPLY))
 
     def _go_without(self, failure: Failure) -> None:
@@ -285,7 +286,7 @@ class ServerRun:
         joined, left = sorted(nodes - self.nodes), self.nodes - nodes
         self.nodes = set(nodes)
         for message_id in [i for i, work in self.working.items() if work.node in left] if left else ():
-            self.figures.fail(Failure(self.working.pop(message_id).node, "disconnected while at work", NO_REPLY))
+            self.figures.fail(Failure(self.working.take(message_id).node, "disconnected while at work", NO_REPLY))
         self.waiting -= left
         self._queue = deque(node for node in self._queue if node not in left)
         self._idle = [node for node in self._idle if node not in left] + joined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,31 @@ class Work:
     sent: Vector
 
 
+class AtWork(dict[str, Work]):
+    """What workers are at, by the id of its message, in the order in which they were sent.
+
+    Attributes
+    ----------
+    of_round : Counter
+        How much of it was sent in each round: of thousands of workers that is wanted at each arrival.
+    """
+
+    def __init__(self, work: Mapping[str, Work] | None = None) -> None:
+        super().__init__(work or {})
+        self.of_round = Counter(one.round for one in self.values())
+
+    def add(self, message_id: str, work: Work) -> None:
+        """A worker has begun."""
+        self[message_id] = work
+        self.of_round[work.round] += 1
+
+    def take(self, message_id: str) -> Work:
+        """A worker has ended."""
+        work = self.pop(message_id)
+        self.of_round[work.round] -= 1
+        return work
+
+
 def kept_work(working: Mapping[str, Work]) -> dict[str, Any]:
     """Work by the id of its message as plain values, in its order; models that several were sent are kept once."""
     vectors = {id(work.sent): work.sent for work in working.values()}
@@ -50,10 +76,12 @@ def kept_work(working: Mapping[str, Work]) -> dict[str, Any]:
     }
 
 
-def work_from(kept: Mapping[str, Any]) -> dict[str, Work]:
+def work_from(kept: Mapping[str, Any]) -> AtWork:
     """The work of :func:`kept_work`."""
     vectors = [vector.copy() for vector in kept["vectors"]]
-    return {
-        message_id: Work(node, step, version, round, begun, vectors[place])
-        for message_id, node, step, version, round, begun, place in kept["working"]
-    }
+    return AtWork(
+        {
+            message_id: Work(node, step, version, round, begun, vectors[place])
+            for message_id, node, step, version, round, begun, place in kept["working"]
+        }
+    )

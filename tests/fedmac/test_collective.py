@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +84,24 @@ if "--resume" not in sys.argv:  # process 1 is gone in the sixth step of the sec
     train = learn_collective.CollectivePart.step
 
     def step(part, peer, step, x):
+        assert isinstance(x, torch.Tensor)
+        assert os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "0"
         if part.config["variant"] == "gossip" and (peer, step) == (1, 6):
             os._exit(9)
         return train(part, peer, step, x)
 
     learn_collective.CollectivePart.step = step
-collective.where_vectors_lie = lambda scenario: torch.device("cpu")
+collective.where_vectors_lie = lambda variants: torch.device("cpu")
 sys.exit(collective.main())
 """
+
+
+def torchrun(processes: int, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Start so many processes on this machine."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*launch, *words], env=environment, timeout=200, check=False, capture_output=True, text=True)
 
 
 def test_vectors_that_are_tensors_come_to_the_same_models_also_resumed(tmp_path: Path) -> None:
@@ -98,16 +110,15 @@ def test_vectors_that_are_tensors_come_to_the_same_models_also_resumed(tmp_path:
     run(Scenario.load(scenario), out=tmp_path / "local", report=False)
     script = tmp_path / "tensors.py"
     script.write_text(TENSORS, encoding="utf-8")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", str(script)]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    words = [*launch, str(write(tmp_path, scenario)), "--out", str(tmp_path / "real")]
+    words = [str(script), str(write(tmp_path, scenario)), "--out", str(tmp_path / "real")]
     for more in ([], ["--resume"]):
-        done = subprocess.run(
-            [*words, *more], env=environment, timeout=200, check=False, capture_output=True, text=True
-        )
-        assert "models go by gloo" in done.stdout
+        done = torchrun(3, [*words, *more])
+        assert "models go by gloo\n" in done.stdout
         assert (done.returncode == 0) == bool(more), done.stderr
+        if not more:
+            log = tmp_path / "said"
+            log.write_text(re.sub("^fedmac: .*\n", "", done.stderr, flags=re.MULTILINE), encoding="utf-8")
+            assert collective.last_words(log, 0) == "process 1 ended with exit code 9"
     for name in ("ring", "gossip", "elastic"):
         models = [load_file(tmp_path / kind / name / "model.safetensors") for kind in ("local", "real")]
         assert all(np.array_equal(models[0][key], models[1][key]) for key in models[0]), name
@@ -131,9 +142,33 @@ def test_nccl_with_fewer_gpus_than_processes_is_refused(monkeypatch: pytest.Monk
     scenario = Scenario.load(SMALL | {"engine": {"kind": "collective", "backend": "nccl"}})
     with pytest.raises(EngineError, match=r'"nccl": 3 processes, GPUs here: 2; accepted: a GPU for each process'):
         check_backend(scenario)
-    assert where_vectors_lie(scenario) == torch.device("cuda", 1)
-    for other in ({"engine": {"kind": "collective", "backend": "gloo"}}, {"training": SMALL["training"] | CPU}):
-        assert where_vectors_lie(Scenario.load(SMALL | other)) is None
+    assert where_vectors_lie(scenario.resolve()) == torch.device("cuda", 1)
+    on_cpu, on_another = ({"training": SMALL["training"] | {"device": device}} for device in ("cpu", "cuda:0"))
+    for other in ({"engine": {"kind": "collective", "backend": "gloo"}}, on_cpu, on_another):
+        assert where_vectors_lie(Scenario.load(SMALL | other).resolve()) is None
+
+
+def test_variants_that_are_not_to_run_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    variants = [*SMALL["variants"], {"name": "on a CPU", "training": CPU}, {"name": "many", "data": {"devices": 9}}]
+    scenario = Scenario.load(SMALL | {"variants": variants, "engine": {"kind": "collective", "backend": "nccl"}})
+    check_backend(scenario, ["ring", "gossip"])
+    for only in ([], ["on a CPU"], ["many"]):
+        with pytest.raises(EngineError):
+            check_backend(scenario, only)
+
+
+SMALLEST = SMALL | {"rounds": 2, "data": {"source": "digits", "devices": 2}}
+
+
+def test_processes_that_have_no_gpu_of_their_own_refuse_nccl_and_write_nothing(tmp_path: Path) -> None:
+    scenario = SMALLEST | {"training": SMALL["training"] | CPU, "engine": {"backend": "nccl"}}
+    words = ["-m", "fedmac.engines.collective", str(write(tmp_path, scenario)), "--out", str(tmp_path / "run")]
+    done = torchrun(2, words)
+    assert done.returncode == 1
+    assert 'fedmac: engine.backend = "nccl": peer 0 uses no GPU; accepted: a GPU for each process' in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_backend_is_the_collective_engines_alone() -> None:

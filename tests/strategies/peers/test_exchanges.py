@@ -6,10 +6,12 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,7 +21,7 @@ from strategies.peers.elastic_averaging import ElasticAveraging
 from strategies.peers.exchange import MODES
 from strategies.peers.gossip import Gossip
 from strategies.peers.graph import Graph
-from strategies.peers.messages import DeviceMessages, HostMessages
+from strategies.peers.messages import DeviceMessages, HostMessages, cause, look_until_done
 from strategies.peers.own_devices import Own, own_device, why_shared
 from strategies.peers.peer import Held, Peer, PeerSystem, Traffic, Vector, held_model
 from strategies.peers.ring_all_reduce import RingAllReduce
@@ -99,7 +101,8 @@ class MeetingMessages(DeviceMessages):
         """Nothing of a step stays behind when it is over: processes may meet then."""
         assert not self._waiting
 
-    def _exchange(self, sent: Sequence[tuple[int, Tensor]], received: Sequence[tuple[int, Tensor]]) -> None:
+    def _exchange(self, received: Sequence[tuple[int, Tensor]]) -> None:
+        sent, self._waiting = self._waiting, []
         self._point.exchange(self.number, sent, received)
 
 
@@ -189,5 +192,46 @@ def test_processes_without_gpus_of_their_own_are_named() -> None:
     gpus = [Own("cuda a"), Own("cuda b"), Own("cuda a")]
     assert why_shared(gpus[:2]) is None
     assert why_shared(gpus) == "peers 0 and 2 share a GPU"
-    assert why_shared([Own("cuda a"), own_device(1, None)]) == "peer 1 has no GPU"
+    assert why_shared([Own("cuda a"), own_device(1, None)]) == "peer 1 uses no GPU"
     assert why_shared([own_device(number, torch.device("cpu")) for number in range(3)]) is None
+
+
+class Transfer:
+    """Something under way that is done after so many looks."""
+
+    def __init__(self, looks: int, error: str = "") -> None:
+        self.looks, self.error = looks, error
+
+    def is_completed(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+    def wait(self) -> None:
+        if self.error:
+            raise RuntimeError(self.error)
+
+
+def test_what_is_under_way_is_looked_at_until_it_is_done_has_failed_or_takes_too_long() -> None:
+    look_until_done(cast("dist.Work", Transfer(3)), timeout_s=60.0)
+    with pytest.raises(RuntimeError, match="of its own"):
+        look_until_done(cast("dist.Work", Transfer(3, "an error of its own")), timeout_s=60.0)
+    with pytest.raises(RuntimeError, match="NCCL has not carried"):
+        look_until_done(cast("dist.Work", Transfer(10**9)), timeout_s=0.01)
+
+
+def test_a_cause_is_the_first_line_and_the_last_error_of_nccl() -> None:
+    assert cause(RuntimeError("[/a/b.cc:7] Timed out\nand more")) == "Timed out"
+    said = "NCCL error in: x.cpp:3, unhandled system error\nncclSystemError: a call failed.\nLast error:\nno socket\n"
+    assert cause(RuntimeError(said)) == "NCCL error in: x.cpp:3, unhandled system error; no socket"
+
+
+def test_what_waits_to_be_sent_may_be_changed() -> None:
+    point = MeetingPoint(2)
+    sender, receiver = (MeetingMessages(number, 2, point) for number in range(2))
+    vector = torch.ones(3)
+    sender.send(1, cast("Vector", vector))
+    vector.zero_()
+    with ThreadPoolExecutor(1) as other:
+        came = other.submit(receiver.receive, [0], cast("Vector", torch.empty(3)))
+        sender.end_step()
+        assert torch.as_tensor(came.result()[0]).tolist() == [1.0, 1.0, 1.0]
