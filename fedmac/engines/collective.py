@@ -144,8 +144,11 @@ def _take_part(given: argparse.Namespace) -> None:
 
 
 def variants_to_run(scenario: Scenario, only: Sequence[str]) -> list[Variant]:
-    """Those that `only` names; all if it is empty."""
-    return [variant for variant in scenario.resolve() if not only or variant.name in only]
+    """Those that `only` names; all if it is empty. Raises ScenarioError if it names one that is not there."""
+    from fedmac.session import check_names
+
+    wanted = check_names(scenario, only)
+    return [variant for variant in scenario.resolve() if variant.name in wanted]
 
 
 def where_vectors_lie(variants: Sequence[Variant]) -> torch.device | None:

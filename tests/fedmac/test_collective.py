@@ -159,6 +159,14 @@ def test_variants_that_are_not_to_run_decide_nothing(monkeypatch: pytest.MonkeyP
             check_backend(scenario, only)
 
 
+def test_a_variant_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert collective.main([str(write(tmp_path, SMALL)), "--only", "rign"]) == 1
+    assert "only = 'rign': no such variant; accepted: ring, gossip, elastic" in capsys.readouterr().err
+
+
 SMALLEST = SMALL | {"rounds": 2, "data": {"source": "digits", "devices": 2}}
 
 
