@@ -24,7 +24,6 @@ def check_factors(codec: CodecSection, training: TrainingSection, link: LinkSect
         raise missing("training.local_batches", f"but {sender}", "1")
     for key, accepted, value in (
         ("local_batches", 1, training.local_batches),
-        ("momentum", 0.0, training.momentum),
         ("l2", 0.0, training.l2),
     ):
         if value != accepted:

@@ -33,8 +33,9 @@ def check_peers(scenario: Scenario) -> None:
     if scenario.data.devices < 2:
         reason = f'with strategy.name = "{name}" a peer alone has nobody to average with'
         raise refusal("data.devices", scenario.data.devices, reason, "an integer >= 2")
-    if not scenario.variants:  # which have devices and a channel of their own
+    if not scenario.variants:  # which have tables of their own
         check_direct_links(scenario)
+        _check_no_trust(scenario)
     try:
         STRATEGIES[name].load()(**scenario.strategy.parameters)
     except ValueError as error:
@@ -55,6 +56,13 @@ def check_direct_links(scenario: Scenario) -> None:
         reason = "nothing says what the distance between two devices does"
         accepted = 'channel.path_loss = "log-distance" or "free-space"'
         raise refusal("network.peer_link", network.peer_link, reason, accepted)
+
+
+def _check_no_trust(scenario: Scenario) -> None:
+    for key, field in type(scenario.trust).model_fields.items():
+        if (value := getattr(scenario.trust, key)) != field.default:
+            reason = f'strategy.name = "{scenario.strategy.name}" has no server that judges what devices send'
+            raise refusal(f"trust.{key}", value, reason, f"{key} left out")
 
 
 def check_not_collective(scenario: Scenario) -> None:

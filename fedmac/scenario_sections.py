@@ -67,7 +67,7 @@ class TrainingSection(Section):
     local_epochs: Count | None = Field(None, description="passes over a device's rows a round (default 1)")
     local_batches: Count | None = Field(None, description="mini-batch steps a round, instead of local_epochs")
     batch_size: Count | None = Field(None, description="rows a mini-batch (default 32)")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="of a device's steps, anew in each round")
     warm_up: Annotated[int, Field(ge=0)] = Field(
         0, description="rounds over which the learning rate rises to its value, in equal steps"
     )
@@ -88,6 +88,16 @@ class TrainingSection(Section):
         if self.local_batches is not None and self.local_epochs is not None:
             reason = f"local_epochs = {self.local_epochs} is given too"
             raise refusal("local_batches", self.local_batches, reason, "one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _momentum_has_steps(self) -> TrainingSection:
+        key, steps = (
+            ("local_steps", self.local_steps or 1) if self.full_batch else ("local_batches", self.local_batches)
+        )
+        if self.momentum and steps == 1:
+            reason = f"a device takes one step a round ({key} = 1), and momentum begins anew with each round"
+            raise refusal("momentum", self.momentum, reason, f"0, more {key}, or the server's momentum")
         return self
 
 

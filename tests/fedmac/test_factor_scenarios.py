@@ -81,7 +81,11 @@ UNKNOWN = "how long packets of factor are is not known before a batch is drawn"
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"training": {"learning_rate": 0.5}}, f"training.local_batches: missing, but {SENDS}; accepted: 1"),
     ({"training.local_batches": 2}, f"training.local_batches = 2: {SENDS}; accepted: 1"),
-    ({"training.momentum": 0.9}, f"training.momentum = 0.9: {SENDS}; accepted: 0.0"),
+    (
+        {"training.momentum": 0.9},
+        "training.momentum = 0.9: a device takes one step a round (local_batches = 1), and momentum begins anew with "
+        "each round; accepted: 0, more local_batches, or the server's momentum",
+    ),
     ({"training.l2": 0.1}, f"training.l2 = 0.1: {SENDS}; accepted: 0.0"),
     (
         {"training": {"learning_rate": 0.5, "full_batch": True}},

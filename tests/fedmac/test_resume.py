@@ -58,7 +58,8 @@ def of_strategy(name: str) -> dict[str, Any]:
 MOMENTUM = {"name": "fedavgm", "server_momentum": 0.9, "server_learning_rate": 0.7}
 PARTS: dict[str, dict[str, Any]] = {
     "momentum of the server": {"strategy": MOMENTUM},
-    "devices sampled": {"strategy": {"name": "fedavg", "fraction_train": 0.5}, "training.momentum": 0.5},
+    "devices sampled": {"strategy": {"name": "fedavg", "fraction_train": 0.5}},
+    "momentum of devices": {"training.momentum": 0.5, "training.local_steps": 3},
     "mini-batches": {"training": {"learning_rate": 0.1, "local_epochs": 1, "batch_size": 16}},
     "error feedback of a code": {"uplink": {"code": "random-linear", "ratio": 0.25, "decoder": "projection",
                                             "error_feedback": True}},

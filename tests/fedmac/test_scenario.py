@@ -50,6 +50,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"training.learning_rate": float("nan")}, ["training.learning_rate = nan", "a finite number > 0"]),
     ({"training.learning_rate": "fast"}, ["training.learning_rate = 'fast'", "a number > 0"]),
     ({"training.batch_size": 3}, ["training.batch_size = 3", "full_batch = true", "accepted: local_steps"]),
+    ({"training.momentum": 0.9}, ["training.momentum = 0.9", "one step a round (local_steps = 1)", "more local_steps"]),
     ({"training.momentum": 1}, ["training.momentum = 1", "a number >= 0 and < 1"]),
     ({"strategy.name": "fedavgg"}, ["strategy.name = 'fedavgg'", "did you mean fedavg?", "accepted: fedavg,"]),
     ({"strategy.name": 3}, ["strategy.name = 3", "accepted: a text"]),

@@ -243,6 +243,7 @@ source = "digits"
 devices = 4
 
 [training]
+local_steps = 2
 full_batch = true
 learning_rate = 0.5   # of those who have none of their own
 

@@ -195,6 +195,11 @@ def test_a_geometric_graph_is_that_of_the_devices_places(tmp_path: Path) -> None
             {"engine.kind": "collective"},
             "engine.kind = 'collective': strategy.name = \"synchronous\" has a server",
         ),
+        (
+            "ring",
+            {"trust.bad_replies": 0},
+            'trust.bad_replies = 0: strategy.name = "ring-all-reduce" has no server that',
+        ),
         ("ring", {"network.peer_mbps": 10**400}, "network.peer_mbps = 1000"),
         ("ring", {"network.peer_mbps": 0.0}, "network.peer_mbps = 0.0: accepted: a number > 0, or a matrix of them"),
         ("ring", {"network.peer_mbps": [[0, 1], [1, 0]]}, "network.peer_mbps = a matrix of 2 devices: accepted: of 4"),
