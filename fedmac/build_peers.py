@@ -44,5 +44,5 @@ def rehearse_peers(scenario: Scenario) -> None:
     """Build the system for every seed; what a graph in parts is warned of is warned of when it runs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for seed in range(scenario.seed, scenario.seed + scenario.seeds):
+        for seed in scenario.run_seeds:
             build_peer_system(scenario, seed).check(count_peers(scenario))

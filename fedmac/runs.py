@@ -29,7 +29,7 @@ from fedmac.run_begin import log_begin
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError, shown
 from fedmac.scenario_merge import merge, nest
-from fedmac.session import check_names, plan, summarise, summary_of
+from fedmac.session import plan, summarise, summary_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -292,7 +292,7 @@ def perform_scenario(
     from fedmac.sinks import check_sinks, open_sinks
 
     check_sinks(sinks)
-    check_names(scenario, only)
+    scenario.resolve(only)  # refuses a name that is not there
     check_folder(out, scenario, overwrite=overwrite, resume=resume)
     check_engine(scenario, only)
     with quiet_flower():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -233,14 +233,33 @@ class Scenario(Section):
         scenario.resolve()
         return scenario
 
-    def resolve(self) -> list[Variant]:
+    @property
+    def run_seeds(self) -> range:
+        """The seeds that it runs under, one after the other."""
+        return range(self.seed, self.seed + self.seeds)
+
+    def resolve(self, only: Iterable[str] = ()) -> list[Variant]:
         """The variants that run side by side, each a scenario without variants; one of the same name if it has none.
+
+        Parameters
+        ----------
+        only : iterable of str
+            Names of those wanted; all if empty.
 
         Raises
         ------
         ScenarioError
-            If a variant is invalid or two have the same name.
+            If a variant is invalid, two have the same name, or `only` names one that is not there.
         """
+        variants = self._all_variants()
+        names = [variant.name for variant in variants]
+        wanted = list(only) or names
+        for name in wanted:
+            if name not in names:
+                raise ScenarioError(f"only = {name!r}: no such variant; accepted: {', '.join(names)}")
+        return [variant for variant in variants if variant.name in wanted]
+
+    def _all_variants(self) -> list[Variant]:
         base = self.content()
         declared = base.pop("variants", [])
         if not declared:

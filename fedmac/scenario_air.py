@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from fedmac.scenario_errors import missing, refusal
-from fedmac.scenario_table import Count, NonNegative, Positive, Ratio, Section, belongs, needs
+from fedmac.scenario_table import Count, NonNegative, Positive, Ratio, Section, belongs, leaves_out, needs
 
 CELLS = ("umi", "uma", "rma", "inh", "inf")
 """Kinds of channel that are a cell of 3GPP TR 38.901."""
@@ -218,9 +218,8 @@ class ChannelSection(Section):
             "indoor": (self.kind in DISCS, 'kind = "umi", "uma" or "rma"'),
         }
         for key, (has_meaning, accepted) in where.items():
-            value = getattr(self, key)
-            if not has_meaning and value != type(self).model_fields[key].default:
-                raise refusal(key, value, "nothing here depends on it", accepted)
+            if not has_meaning:
+                leaves_out(self, (key,), "nothing here depends on it", accepted)
 
     def _has_one_band(self) -> None:
         if self.prbs is not None and self.bandwidth_mhz is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fedmac.pairs import between_pairs
 from fedmac.scenario_errors import below, refusal
+from fedmac.scenario_table import leaves_out
 from strategies.names import STRATEGIES
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def check_peers(scenario: Scenario) -> None:
         raise refusal("data.devices", scenario.data.devices, reason, "an integer >= 2")
     if not scenario.variants:  # which have tables of their own
         check_direct_links(scenario)
-        _check_no_trust(scenario)
+        reason = f'strategy.name = "{name}" has no server that judges what devices send'
+        leaves_out(scenario.trust, type(scenario.trust).model_fields, reason, table="trust.")
     try:
         STRATEGIES[name].load()(**scenario.strategy.parameters)
     except ValueError as error:
@@ -56,13 +58,6 @@ def check_direct_links(scenario: Scenario) -> None:
         reason = "nothing says what the distance between two devices does"
         accepted = 'channel.path_loss = "log-distance" or "free-space"'
         raise refusal("network.peer_link", network.peer_link, reason, accepted)
-
-
-def _check_no_trust(scenario: Scenario) -> None:
-    for key, field in type(scenario.trust).model_fields.items():
-        if (value := getattr(scenario.trust, key)) != field.default:
-            reason = f'strategy.name = "{scenario.strategy.name}" has no server that judges what devices send'
-            raise refusal(f"trust.{key}", value, reason, f"{key} left out")
 
 
 def check_not_collective(scenario: Scenario) -> None:

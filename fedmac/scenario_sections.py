@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -21,6 +21,7 @@ from fedmac.scenario_table import (
     Ratio,
     Section,
     belongs,
+    leaves_out,
     needs,
 )
 from strategies.names import check_strategy
@@ -159,7 +160,7 @@ class UplinkSection(Section):
             "non-coherent": 'is of codes; kind = "non-coherent" sends energies of chips',
         }
         if self.kind in others:
-            self._leaves_out(sorted(OF_CODES), others[self.kind])
+            leaves_out(self, sorted(OF_CODES), others[self.kind])
         elif self.kind == "over-the-air":
             self._code_has_its_keys()
         return self
@@ -169,9 +170,9 @@ class UplinkSection(Section):
         needs(self, "code", {"majority-vote": "step"})
         if self.code in ("uncoded", "majority-vote"):
             every = f'has no meaning with code = "{self.code}", which sends every coordinate'
-            self._leaves_out(("ratio", "uses", "decoder"), every, "another code, or {key} left out")
+            leaves_out(self, ("ratio", "uses", "decoder"), every, "another code, or {key} left out")
             if self.code == "uncoded":
-                self._leaves_out(("error_feedback",), every, "another code, or {key} left out")
+                leaves_out(self, ("error_feedback",), every, "another code, or {key} left out")
             return
         if self.ratio is None and self.uses is None:
             raise missing("ratio", f"but code = {self.code!r} needs it", "a number > 0 and <= 1, or uses instead")
@@ -183,11 +184,6 @@ class UplinkSection(Section):
             raise refusal("decoder", self.decoder, f'does not go with code = "{self.code}"', accepted)
         elif self.error_feedback and self.decoder != "projection":
             raise refusal("decoder", self.decoder, "does not go with error_feedback = true", '"projection"')
-
-    def _leaves_out(self, keys: Iterable[str], reason: str, accepted: str = "{key} left out") -> None:
-        for key in keys:
-            if (value := getattr(self, key)) != type(self).model_fields[key].default:
-                raise refusal(key, value, reason, accepted.format(key=key))
 
 
 class CodecSection(OpenSection):

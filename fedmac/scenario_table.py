@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -49,3 +49,16 @@ def needs(section: Section | OpenSection, selector: str, keys: Mapping[str, str]
     key = keys.get(chosen)
     if key is not None and getattr(section, key) is None:
         raise missing(key, f'but {selector} = "{chosen}" needs it', accepted_by(type(section), key))
+
+
+def leaves_out(
+    section: Section | OpenSection,
+    keys: Iterable[str],
+    reason: str,
+    accepted: str = "{key} left out",
+    table: str = "",
+) -> None:
+    """Refuse keys with another value than their default; `table` is put before them, in `accepted` ``{key}`` is one."""
+    for key in keys:
+        if (value := getattr(section, key)) != type(section).model_fields[key].default:
+            raise refusal(f"{table}{key}", value, reason, accepted.format(key=key))

@@ -17,7 +17,6 @@ from fedmac.learn import learn
 from fedmac.learning_task import LearningTask
 from fedmac.record import ROUNDS, SUMMARY, RoundRecord, RunFolder, folder_of, read_rounds, summary_row, write_json
 from fedmac.scenario import Scenario, Variant
-from fedmac.scenario_errors import ScenarioError
 
 Model = dict[str, NDArray[Any]]
 
@@ -54,15 +53,13 @@ def plan(scenario: Scenario, out: Path, only: Iterable[str] = ()) -> list[Job]:
     ScenarioError
         If `only` names a variant that is not there.
     """
-    wanted = check_names(scenario, only)
     jobs = []
-    for variant in scenario.resolve():
-        if variant.name in wanted:
-            folder = RunFolder(folder_of(scenario, out, variant.name), variant)
-            seeds = range(variant.scenario.seed, variant.scenario.seed + variant.scenario.seeds)
-            keep = rounds_to_keep(folder, seeds, folder.read_rounds())
-            folder.drop_unfinished(keep)
-            jobs += [Job(variant, seed, folder, keep.get(seed, 0)) for seed in seeds]
+    for variant in scenario.resolve(only):
+        folder = RunFolder(folder_of(scenario, out, variant.name), variant)
+        seeds = variant.scenario.run_seeds
+        keep = rounds_to_keep(folder, seeds, folder.read_rounds())
+        folder.drop_unfinished(keep)
+        jobs += [Job(variant, seed, folder, keep.get(seed, 0)) for seed in seeds]
     return jobs
 
 
@@ -124,22 +121,6 @@ def carry_out(
         )
     job.folder.save_model(job.seed, model)
     file.remove()
-
-
-def check_names(scenario: Scenario, only: Iterable[str]) -> list[str]:
-    """The names in `only`, or those of all variants if it is empty.
-
-    Raises
-    ------
-    ScenarioError
-        If `only` names a variant that is not there.
-    """
-    names = [v.name for v in scenario.resolve()]
-    wanted = list(only) or names
-    for name in wanted:
-        if name not in names:
-            raise ScenarioError(f"only = {name!r}: no such variant; accepted: {', '.join(names)}")
-    return wanted
 
 
 def summarise(scenario: Scenario, out: Path, *, interrupted: bool = False) -> dict[str, Any]:

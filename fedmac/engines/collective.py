@@ -112,7 +112,7 @@ def _take_part(given: argparse.Namespace) -> None:
     number, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     scenario = Scenario.load(given.scenario, {"engine.kind": "collective"})
     out = Path(given.out or Path("runs") / scenario.name).absolute()
-    variants = variants_to_run(scenario, given.only)
+    variants = scenario.resolve(given.only)
     for variant in variants:
         if (peers := count_peers(variant.scenario)) != world:
             raise EngineError(
@@ -143,14 +143,6 @@ def _take_part(given: argparse.Namespace) -> None:
         write_report(out)
 
 
-def variants_to_run(scenario: Scenario, only: Sequence[str]) -> list[Variant]:
-    """Those that `only` names; all if it is empty. Raises ScenarioError if it names one that is not there."""
-    from fedmac.session import check_names
-
-    wanted = check_names(scenario, only)
-    return [variant for variant in scenario.resolve() if variant.name in wanted]
-
-
 def where_vectors_lie(variants: Sequence[Variant]) -> torch.device | None:
     """This process's GPU if all variants train on it; None for the host's memory."""
     if not _use_gpus(variants):
@@ -172,7 +164,7 @@ def check_backend(scenario: Scenario, only: Sequence[str] = ()) -> None:
 
     if scenario.engine.backend != "nccl":
         return
-    variants = variants_to_run(scenario, only)
+    variants = scenario.resolve(only)
     if not _use_gpus(variants):
         raise EngineError(_no_nccl("training is not on GPUs"))
     gpus, processes = torch.cuda.device_count(), max(count_peers(one.scenario) for one in variants)
@@ -212,7 +204,7 @@ def _follow_all(variants: Sequence[Variant], peer: CollectivePeer, local_step: _
     from fedmac.learn_collective import CollectivePart, follow_collective
 
     for variant in variants:
-        for seed in range(variant.scenario.seed, variant.scenario.seed + variant.scenario.seeds):
+        for seed in variant.scenario.run_seeds:
             part = CollectivePart(variant, seed, peer, build_workplace(variant.scenario, seed))
             local_step.step = part.step
             torch.set_num_threads(variant.scenario.training.threads)

@@ -162,7 +162,7 @@ def _progress(
 ) -> tuple[VariantProgress, float]:
     """How far a variant has come, and the seconds one of its rounds takes."""
     rounds = variant.scenario.rounds
-    seeds = range(scenario.seed, scenario.seed + scenario.seeds)
+    seeds = scenario.run_seeds
     finished = [seed for seed in seeds if model_path(home, variant, seed).exists()]
     judged = "accuracy" if variant.scenario.training.loss == "cross-entropy" else "loss"
     last = _last_round(home / ROUNDS, {f"test_{judged}", f"validation_{judged}"})

@@ -16,7 +16,6 @@ from fedmac.record import SCENARIO, FolderInTheWay, write_atomically, writing
 from fedmac.scenario import Scenario
 from fedmac.scenario_errors import ScenarioError
 from fedmac.scenario_keys import common, differences
-from fedmac.session import check_names
 from fedmac.studies.sweep.folder import PLAN, Cell, Sweep, cell_folder, is_sweep, read_sweep
 from fedmac.studies.sweep.grid import Grid, cell_name, cells_of, value_text
 
@@ -60,7 +59,7 @@ def plan_sweep(
     cells = cells_of(grid)
     scenarios = _load_all(source, settings, cells)
     first = scenarios[0]
-    check_names(first, only)
+    first.resolve(only)  # refuses a name that is not there
     with quiet_flower():
         _collect([cell_name(cell) for cell in cells], lambda number: rehearse(scenarios[number]))
     folder = Path(out) if out is not None else Path("runs") / f"{first.name}-sweep"
@@ -68,7 +67,7 @@ def plan_sweep(
         folder,
         first.name,
         grid,
-        list(range(first.seed, first.seed + first.seeds)),
+        list(first.run_seeds),
         list(only),
         [Cell(cell_name(s), s, cell_folder(folder, s), planned) for s, planned in zip(cells, scenarios, strict=True)],
     )

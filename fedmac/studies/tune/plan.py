@@ -12,7 +12,6 @@ from typing import Any
 from fedmac.scenario import Scenario, Variant
 from fedmac.scenario_errors import ScenarioError
 from fedmac.scenario_merge import merge
-from fedmac.session import check_names
 from fedmac.studies.tune.folder import Subject, check_tuning_folder, journal_of
 from fedmac.studies.tune.search_space import Space, Values, corners, is_grid, read_space
 from fedmac.studies.tune.study import METRICS, Study, grid_of
@@ -69,13 +68,12 @@ def plan_tuning(
     for key in space.keys() & settings.keys():
         raise ScenarioError(f"{key}: set and tuned as well; accepted: --set or --over")
     checked = Scenario.load(scenario, settings)
-    names = check_names(checked, only)
+    chosen = checked.resolve(only)
     subject = Subject(checked, space, seeds, metric, pruning)
     folder = Path(out) if out is not None else Path("runs") / f"{checked.name}-tuning"
     target = Path(write) if write is not None else folder / f"{checked.name}-tuned.toml"
     _check_target(target, scenario, explicit=write is not None)
     check_tuning_folder(folder, subject)
-    chosen = [v for v in checked.resolve() if v.name in names]
     _check_space(chosen, space, metric, named=bool(checked.variants))
     at_once = min(jobs or os.cpu_count() or 1, len(chosen))
     studies = [_study(subject, v, folder, number_of_trials(space, trials), at_once) for v in chosen]
